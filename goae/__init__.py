@@ -1,0 +1,1 @@
+"""Geometry and occlusion-aware encoding for 3D GAN inversion."""
