@@ -1,0 +1,192 @@
+"""Occlusion-aware mix of tri-planes (paper, Sec. 4.3 and App. A, Eq. 8, 9, 12): pure functions of depth and planes.
+
+The depth of the input view gives the surface points the camera sees; their projections on the planes mark the texels
+that keep the refined planes. Rays sample the planes with a pitch of 1.2 to 1.5 texels when there is one ray for two
+texels, so the strict mask of Eq. 12 has holes. The paper does not say how it closes them. Here the depth is sampled
+densely and the mask is closed by a 3x3 binary closing (`close="morph"`); the released code blurs, thresholds and blurs
+again (`"blur"`); `"none"` is Eq. 12 to the letter.
+
+Where a plane looks is read from the generator's axes. The released generators have (x, y), (x, z), (z, x): no plane
+spans y and z, so the third mask is the transpose of the second.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, pad
+
+from eg3d.rendering.planes import project
+
+# The sizes of the released code: 128 x 128 rays and a 9 x 9 blur on planes of 256 x 256 texels.
+RELEASED_PLANE_RESOLUTION = 256
+RELEASED_KERNEL = 9
+
+
+@dataclass
+class MixConfig:
+    """Which texels keep the refined planes. The defaults are the paper's; `preset("official")` has the release's."""
+
+    planes: str = "xyz"  # xyz: each plane its own mask; xy: plane 0 masked, the others refined whole; none: no mixing
+    close: str = "morph"  # morph: 3x3 binary closing; blur: blur, threshold, blur (soft); none: strict
+    sigma: float | None = 1.5  # of both blurs, in texels; None: drawn from U(1, 2) for each image and blur
+    threshold: float = 0.35  # between the two blurs
+    kernel: int | None = None  # of the blurs, odd, in texels; None: 9 on 256² planes, scaled to others, at least 3
+    oob: str = "drop"  # points outside the cube: drop, or clamp onto its border
+    depth_density: float = 2.0  # rays per texel along each axis; the release has 0.5
+    depth_resolution: int | None = None  # rays along each axis; None: depth_density times the plane resolution
+    depth_from: str = "F*"  # the planes whose depth is used: F* (refined) or w+
+    input_view: str = "mix"  # what the reconstruction of the input view is rendered from: mix or F*
+
+    def __post_init__(self) -> None:
+        choices = {
+            "planes": ("xyz", "xy", "none"),
+            "close": ("morph", "blur", "none"),
+            "oob": ("drop", "clamp"),
+            "depth_from": ("F*", "w+"),
+            "input_view": ("mix", "F*"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"mix.{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        if self.sigma is not None and self.sigma <= 0:
+            raise ValueError(f"mix.sigma is {self.sigma}; expected a positive number, or null for a random one")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"mix.threshold is {self.threshold}; expected a number in [0, 1)")
+        if self.kernel is not None and (self.kernel < 1 or self.kernel % 2 == 0):
+            raise ValueError(f"mix.kernel is {self.kernel}; expected a positive odd number, or null")
+        if self.depth_density <= 0:
+            raise ValueError(f"mix.depth_density is {self.depth_density}; expected a positive number")
+        if self.depth_resolution is not None and self.depth_resolution < 1:
+            raise ValueError(f"mix.depth_resolution is {self.depth_resolution}; expected a positive number, or null")
+
+    def kernel_for(self, plane_resolution: int) -> int:
+        """Width of the blur in texels of planes of this resolution."""
+        if self.kernel is not None:
+            return self.kernel
+        return 2 * max(1, round(RELEASED_KERNEL // 2 * plane_resolution / RELEASED_PLANE_RESOLUTION)) + 1
+
+    def depth_resolution_for(self, plane_resolution: int) -> int:
+        """Rays along each axis of the depth map from which the mask is made."""
+        return self.depth_resolution or max(1, round(self.depth_density * plane_resolution))
+
+
+def surface_points(depth: Tensor, ray_origins: Tensor, ray_directions: Tensor) -> Tensor:
+    """The visible points V: X = o + D d for unit-length d, which is Eq. 8 with D as distance along the ray.
+
+    Args:
+        depth: (B, 1, N, N), distance along the ray, not camera z.
+        ray_origins, ray_directions: (B, N·N, 3), row-major over the pixels.
+    Returns: (B, N·N, 3) in scene units.
+    """
+    if depth.shape[-2] * depth.shape[-1] != ray_origins.shape[1]:
+        raise ValueError(f"depth of shape {tuple(depth.shape)} does not fit {ray_origins.shape[1]} rays per image")
+    return ray_origins + depth.flatten(1).unsqueeze(-1) * ray_directions
+
+
+def texel_hits(points: Tensor, *, axes: str, resolution: int, box_warp: float = 1.0, oob: str = "drop") -> Tensor:
+    """Project points on the planes and mark the texels they fall into (the tri-Mask of Eq. 12, before any closing).
+
+    A coordinate a in [-box_warp/2, box_warp/2] falls into texel floor(R (a / box_warp + 1/2)): the texel that a nearest
+    lookup with `align_corners=False` reads. The first coordinate of a plane runs along columns, the second along rows.
+
+    Args:
+        points: (B, M, 3) in scene units.
+        axes: index pairs of the planes, e.g. "xy,xz,zx".
+        resolution: texels R along each axis of a plane.
+        box_warp: side of the cube the planes span.
+        oob: what happens to a point outside that square: "drop" it, or "clamp" it onto the border.
+    Returns: (B, 3, 1, R, R) of zeros and ones in the dtype of the points.
+    """
+    position = resolution * (project(points, axes) / box_warp + 0.5)  # (B, 3, M, 2)
+    inside = torch.isfinite(position).all(-1)
+    if oob == "drop":
+        inside = inside & (position >= 0).all(-1) & (position < resolution).all(-1)
+    column, row = position.nan_to_num().clamp(0, resolution - 1).floor().long().unbind(-1)
+    hits = points.new_zeros(*column.shape[:2], resolution * resolution)
+    hits.scatter_reduce_(-1, row * resolution + column, inside.to(hits.dtype), "amax")
+    return hits.view(*column.shape[:2], 1, resolution, resolution)
+
+
+def binary_closing(mask: Tensor) -> Tensor:
+    """Fill holes of a binary mask (..., R, R): 3x3 dilation, then 3x3 erosion; no texel of the mask is lost."""
+    flat = mask.flatten(0, -4) if mask.ndim > 3 else mask
+    closed = -max_pool2d(-max_pool2d(flat, 3, 1, 1), 3, 1, 1)  # the erosion counts what lies outside as ones
+    return closed.view(mask.shape)
+
+
+def gaussian_blur(mask: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """Blur (B, Q, 1, R, R) by a separable Gaussian of `kernel` texels with reflected borders; sigma: (B,) in texels."""
+    batch, planes = mask.shape[:2]
+    offset = torch.arange(kernel, dtype=mask.dtype, device=mask.device) - kernel // 2
+    taps = torch.exp(-(offset**2) / (2 * sigma.to(mask)[:, None] ** 2))
+    taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(planes, 0)[:, None, None]  # (B·Q, 1, 1, kernel)
+    x = pad(mask.reshape(1, batch * planes, *mask.shape[-2:]), [kernel // 2] * 4, mode="reflect")
+    x = conv2d(conv2d(x, taps, groups=batch * planes), taps.mT, groups=batch * planes)
+    return x.view(mask.shape)
+
+
+def soft_closing(mask: Tensor, sigmas: Tensor, *, kernel: int, threshold: float) -> Tensor:
+    """The released code's closing: blur, threshold, blur again; (B, Q, 1, R, R) in [0, 1]. sigmas: (B, 2)."""
+    first, second = sigmas.unbind(1)
+    closed = (gaussian_blur(mask, first, kernel) > threshold).to(mask.dtype)
+    return gaussian_blur(closed, second, kernel).clamp(0, 1)
+
+
+def draw_sigmas(config: MixConfig, batch: int, rng: torch.Generator | None = None) -> Tensor:
+    """The two blur widths of every image, (B, 2): the configured one, or draws from U(1, 2) with the CPU generator."""
+    if config.sigma is not None:
+        return torch.full((batch, 2), config.sigma)
+    if rng is None:
+        raise ValueError("mix.sigma is null, a random blur: pass a torch.Generator, or set mix.sigma to a number")
+    return 1 + torch.rand(batch, 2, generator=rng)
+
+
+def visibility_masks(
+    points: Tensor,
+    config: MixConfig,
+    *,
+    axes: str,
+    resolution: int,
+    box_warp: float = 1.0,
+    sigmas: Tensor | None = None,
+) -> Tensor:
+    """Where each plane keeps the refined features: the tri-Mask of Eq. 12, closed as configured.
+
+    Args:
+        points: surface points seen by the input camera, (B, M, 3).
+        sigmas: (B, 2) widths of the two blurs of `close="blur"`; None: the configured width.
+    Returns: (B, 3, 1, R, R) in [0, 1], 1 is seen. Planes that are not mixed are all ones. No gradient.
+    Raises: ValueError if blurs are random and no sigmas are given.
+    """
+    with torch.no_grad():
+        if config.planes == "none":
+            return points.new_ones(points.shape[0], 3, 1, resolution, resolution)
+        mask = texel_hits(points, axes=axes, resolution=resolution, box_warp=box_warp, oob=config.oob)
+        if config.planes == "xy":
+            mask = mask[:, :1]
+        if config.close == "morph":
+            mask = binary_closing(mask)
+        elif config.close == "blur":
+            sigmas = draw_sigmas(config, len(points)) if sigmas is None else sigmas
+            mask = soft_closing(mask, sigmas, kernel=config.kernel_for(resolution), threshold=config.threshold)
+        if config.planes == "xy":
+            mask = torch.cat([mask, torch.ones_like(mask), torch.ones_like(mask)], 1)
+        return mask
+
+
+def mix_planes(planes_w: Tensor, planes_f: Tensor, visibility: Tensor) -> Tensor:
+    """Keep refined planes where the input camera sees the surface, W+ planes elsewhere (Eq. 9, operative form Eq. 12).
+
+    Args:
+        planes_w, planes_f: (B, 3, C, R, R), same dtype.
+        visibility: in [0, 1], 1 is seen; broadcasts to the planes.
+    Returns: (B, 3, C, R, R) in the dtype of the planes.
+    Raises: ValueError if the shapes disagree.
+    """
+    if planes_w.shape != planes_f.shape:
+        raise ValueError(f"planes disagree in shape: {tuple(planes_w.shape)} and {tuple(planes_f.shape)}")
+    if visibility.ndim != 5 or visibility.shape[-2:] != planes_w.shape[-2:]:
+        raise ValueError(f"visibility of shape {tuple(visibility.shape)} does not fit planes {tuple(planes_w.shape)}")
+    visibility = visibility.to(planes_f.dtype)
+    return visibility * planes_f + (1 - visibility) * planes_w
