@@ -10,17 +10,19 @@ Where a plane looks is read from the generator's axes. The released generators h
 spans y and z, so the third mask is the transpose of the second.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from eg3d.cameras import join_label, split_label
+from eg3d.rendering.planes import project
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
-
-from eg3d.rendering.planes import project
 
 # The sizes of the released code: 128 x 128 rays and a 9 x 9 blur on planes of 256 x 256 texels.
 RELEASED_PLANE_RESOLUTION = 256
 RELEASED_KERNEL = 9
+WINDOW = 128  # rays along each axis that are rendered at once
 
 
 @dataclass
@@ -69,6 +71,37 @@ class MixConfig:
     def depth_resolution_for(self, plane_resolution: int) -> int:
         """Rays along each axis of the depth map from which the mask is made."""
         return self.depth_resolution or max(1, round(self.depth_density * plane_resolution))
+
+
+def window_label(c: Tensor, row: int, column: int, windows: int) -> Tensor:
+    """The camera of window (row, column) when the image of cameras c (B, 25) is cut into windows x windows parts.
+
+    Normalised intrinsics of the part: focal lengths and skew times `windows`, principal point shifted with it.
+    """
+    cam2world, intrinsics = split_label(c)
+    scaled = intrinsics * intrinsics.new_tensor([[windows], [windows], [1]])
+    shift = intrinsics.new_zeros(3, 3)
+    shift[0, 2], shift[1, 2] = column, row
+    return join_label(cam2world, scaled - shift)
+
+
+def dense_depth(depth_under: Callable[[Tensor, int], Tensor], c: Tensor, resolution: int) -> Tensor:
+    """Depth of resolution² rays, rendered in windows of at most 128² rays so that memory stays that of one render.
+
+    Args:
+        depth_under: cameras (B, 25) and rays n along each axis -> depth along the ray, (B, 1, n, n).
+        c: (B, 25) labels.
+    Returns: (B, 1, resolution, resolution).
+    """
+    windows = next(k for k in range(1, resolution + 1) if resolution % k == 0 and resolution // k <= WINDOW)
+    if windows == 1:
+        return depth_under(c, resolution)
+    size = resolution // windows
+    rows = [
+        torch.cat([depth_under(window_label(c, row, column, windows), size) for column in range(windows)], -1)
+        for row in range(windows)
+    ]
+    return torch.cat(rows, -2)
 
 
 def surface_points(depth: Tensor, ray_origins: Tensor, ray_directions: Tensor) -> Tensor:

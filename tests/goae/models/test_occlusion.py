@@ -14,6 +14,7 @@ from eg3d.rendering.rays import rays
 from goae.models.occlusion import (
     MixConfig,
     binary_closing,
+    dense_depth,
     draw_sigmas,
     gaussian_blur,
     mix_planes,
@@ -123,6 +124,22 @@ def test_eq9_and_eq12_match_float64_numpy(axes: str) -> None:
         assert 0 < masks.mean() < 1
         expected = planes_f[i].numpy() * masks[:, None] + planes_w[i].numpy() * (1 - masks[:, None])
         np.testing.assert_allclose(mixed[i].numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("resolution", [128, 256, 384])
+def test_windows_of_an_image_have_the_rays_of_the_whole(resolution: int) -> None:
+    c = labels(2).double()
+    c[:, 17], c[:, 18], c[:, 21] = 0.03, 0.47, 0.52  # skew and principal point off the centre
+    calls = []
+
+    def angle_as_depth(camera: Tensor, size: int) -> Tensor:
+        calls.append(size)
+        _, directions = rays(*split_label(camera), size)
+        return (directions @ torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)).view(-1, 1, size, size)
+
+    got = dense_depth(angle_as_depth, c, resolution)
+    assert calls == [128] * (resolution // 128) ** 2
+    torch.testing.assert_close(got, angle_as_depth(c, resolution), atol=1e-10, rtol=0)
 
 
 def test_third_mask_of_the_published_axes_is_the_second_transposed() -> None:
