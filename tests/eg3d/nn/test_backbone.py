@@ -215,7 +215,7 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="noise_mode is 'off'"):
         net(ws, noise_mode="off")
     features = net.features(ws, 8)
-    with pytest.raises(ValueError, match="features.skip has shape"):
+    with pytest.raises(ValueError, match=r"features\.skip has shape"):
         net.finish(Features(features.x, features.skip[:, :3]), ws)
     with pytest.raises(ValueError, match="disagree"):
         net.finish(Features(features.x[:, :3], features.skip), ws)
