@@ -1,0 +1,29 @@
+"""The decoder against reference numbers."""
+
+import pytest
+import torch
+from eg3d.nn.decoder import Decoder
+from parity import Case, load_state
+
+
+@pytest.mark.parametrize(("name", "lr"), [("lr1", 1.0), ("lr0.5", 0.5)])
+def test_released_results(name: str, lr: float) -> None:
+    case = Case("renderer_parts")
+    decoder = Decoder(32, lr_multiplier=lr)
+    load_state(decoder, case.state("decoder" if lr == 1 else "decoder_lr0.5"), "decoder.")
+    rgb, sigma = decoder(case.input("features").mean(dim=1))
+    case.check(f"decoder_{name}.rgb", rgb, 1e-5)
+    case.check(f"decoder_{name}.sigma", sigma, 1e-5)
+
+
+def test_names_and_range() -> None:
+    decoder = Decoder(8, hidden=16, out_channels=3)
+    assert {n: tuple(p.shape) for n, p in decoder.state_dict().items()} == {
+        "net.0.weight": (16, 8),
+        "net.0.bias": (16,),
+        "net.2.weight": (4, 16),
+        "net.2.bias": (4,),
+    }
+    rgb, sigma = decoder(torch.full((1, 2, 8), 1e4))
+    assert rgb.shape == (1, 2, 3) and sigma.shape == (1, 2, 1)
+    assert rgb.min() >= -0.0010001 and rgb.max() <= 1.0010001

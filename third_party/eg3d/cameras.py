@@ -1,0 +1,182 @@
+"""Camera labels, poses and intrinsics (EG3D, Sec. 4 "generator pose conditioning" and its data sets' labels).
+
+The convention, stated once. The world has y up, and the canonical face looks along +z. Cameras are OpenCV cameras:
+x right, y down, z forward, so the columns of `cam2world` are the camera's right, down and forward axes and its centre.
+Intrinsics are divided by the image size: focal lengths and principal point are fractions of width and height. A label
+`c` has 25 numbers: the 16 of `cam2world`, row by row, then the 9 of `intrinsics`.
+
+Poses stand on a sphere around the world's origin; a pivot turns the camera and never moves it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LABEL_LENGTH = 25
+FOCAL = 4.2647  # 2985.29 / 700, of the published face and cat data
+RADIUS = 2.7  # of the published face and cat data, scene units
+_POLE = 1e-5  # v is kept this far away from the poles, where the camera's right axis is undefined
+_ORTHONORMAL = 1e-3  # largest admitted deviation of RᵀR from the identity; labels are often rounded to 4 digits
+_RADIUS_SHARE = 0.01
+
+
+def split_label(c: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels (B, 25) -> cam2world (B, 4, 4), intrinsics (B, 3, 3)."""
+    if c.ndim != 2 or c.shape[1] != LABEL_LENGTH:
+        raise ValueError(f"camera labels must have shape (B, {LABEL_LENGTH}), but have {tuple(c.shape)}")
+    return c[:, :16].reshape(-1, 4, 4), c[:, 16:].reshape(-1, 3, 3)
+
+
+def join_label(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
+    """cam2world (B, 4, 4), intrinsics (B, 3, 3) or (3, 3) -> labels (B, 25)."""
+    batch = cam2world.shape[0]
+    intrinsics = intrinsics.to(cam2world).expand(batch, 3, 3)
+    return torch.cat([cam2world.reshape(batch, 16), intrinsics.reshape(batch, 9)], dim=1)
+
+
+def look_at(
+    h: float | Tensor, v: float | Tensor, pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0), radius: float = RADIUS
+) -> Tensor:
+    """Pose of EG3D's pose sampler, looking at `pivot` from a sphere of `radius` around the origin.
+
+    Args:
+        h: horizontal position in radians, scalar or (B,); pi/2 is the front, more moves the camera to +x.
+        v: vertical position, scalar or (B,); pi/2 is the equator, less moves it up. Uniform v is uniform in solid angle:
+            the polar angle is arccos(1 - 2 v / pi), so v is an angle only at 0, pi/2 and pi.
+        pivot: point (3,) looked at, scene units.
+        radius: distance of the camera from the world's origin, scene units.
+    Returns: cam2world (B, 4, 4); float32 unless h or v is a tensor of another type.
+    """
+    h, v = _angles(h, v)
+    v = v.clamp(_POLE, math.pi - _POLE)
+    polar = torch.arccos(1 - 2 * v / math.pi)
+    sine, azimuth = torch.sin(polar), math.pi - h
+    toward = torch.stack([sine * torch.cos(azimuth), torch.cos(polar), sine * torch.sin(azimuth)], dim=1)
+    return _pose(radius * toward, pivot)
+
+
+def pose_from_angles(
+    yaw: float | Tensor,
+    pitch: float | Tensor = 0.0,
+    radius: float = RADIUS,
+    pivot: Sequence[float] | Tensor = (0, 0, 0),
+) -> Tensor:
+    """Pose at a geometric yaw and pitch: the camera stands at radius (sin yaw cos pitch, sin pitch, cos yaw cos pitch).
+
+    Args:
+        yaw, pitch: radians, scalar or (B,). (0, 0) is the front; +yaw moves the camera to +x, +pitch moves it up (unlike
+            `look_at`, whose v falls on the way up and is no angle).
+        radius, pivot: as in `look_at`.
+    Returns: cam2world (B, 4, 4).
+    """
+    yaw, pitch = _angles(yaw, pitch)
+    level = torch.cos(pitch)
+    toward = torch.stack([torch.sin(yaw) * level, torch.sin(pitch), torch.cos(yaw) * level], dim=1)
+    return _pose(radius * toward, pivot)
+
+
+def intrinsics_from_focal(focal: float = FOCAL) -> Tensor:
+    """Intrinsics (3, 3) with one normalised focal length, the principal point in the middle, no skew."""
+    return torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], dtype=torch.float32)
+
+
+def intrinsics_from_fov(degrees: float) -> Tensor:
+    """Intrinsics (3, 3) from a diagonal field of view, with the rounded constants of the published scripts.
+
+    18.837 degrees give a focal length of 4.26339: close to, but not, the labels' 4.2647.
+    """
+    return intrinsics_from_focal(1 / (math.tan(degrees * 3.14159 / 360) * 1.414))
+
+
+def canonical_label(radius: float = RADIUS, focal: float = FOCAL) -> Tensor:
+    """Label (1, 25) of the exact front view: rotation diag(1, -1, -1), centre (0, 0, radius)."""
+    cam2world = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    cam2world[2, 3] = radius
+    return join_label(cam2world[None], intrinsics_from_focal(focal))
+
+
+def mirror_label(c: Tensor) -> Tensor:
+    """Labels (..., 25) of the horizontally flipped images: cam2world' = F cam2world F with F = diag(-1, 1, 1, 1).
+
+    The intrinsics stay as they are, which takes for granted that the principal point is centred and the skew is 0.
+    """
+    if c.shape[-1] != LABEL_LENGTH:
+        raise ValueError(f"camera labels must have {LABEL_LENGTH} numbers, but have shape {tuple(c.shape)}")
+    signs = torch.ones(LABEL_LENGTH, dtype=c.dtype, device=c.device)
+    signs[[1, 2, 3, 4, 8]] = -1
+    return c * signs
+
+
+def check_label(c: Tensor, radius: float | None = None) -> None:
+    """Raise ValueError unless `c`, (25,) or (B, 25), is a camera label in the convention of this module.
+
+    Checked are the number of entries, finite numbers, the constant last rows, a right-handed orthonormal rotation
+    (within 1e-3), positive focal lengths, and, where `radius` is given, the camera's distance from the origin (within 1%).
+    """
+    if c.ndim not in (1, 2) or c.shape[-1] != LABEL_LENGTH or not c.numel():
+        raise ValueError(
+            f"a camera label has {LABEL_LENGTH} numbers (16 of cam2world, row by row, then 9 of the intrinsics), but an "
+            f"array of shape {tuple(c.shape)} was given; store one such row for each image"
+        )
+    label = c.detach().reshape(-1, LABEL_LENGTH).double()
+    if not torch.isfinite(label).all():
+        raise ValueError("a camera label has numbers that are not finite; estimate the pose of that image again")
+    cam2world, intrinsics = split_label(label)
+    _check_rows(cam2world, intrinsics)
+    _check_rotation(cam2world[:, :3, :3])
+    if radius is not None:
+        _check_radius(cam2world[:, :3, 3].norm(dim=1), radius)
+
+
+def _check_rows(cam2world: Tensor, intrinsics: Tensor) -> None:
+    rows = torch.cat([cam2world[:, 3], intrinsics[:, 2]], dim=1)
+    if (rows - rows.new_tensor([0, 0, 0, 1, 0, 0, 1])).abs().max() > _ORTHONORMAL:
+        raise ValueError(
+            f"the last rows of cam2world and of the intrinsics are {rows[0, :4].tolist()} and {rows[0, 4:].tolist()}, "
+            "expected 0 0 0 1 and 0 0 1; write both matrices row by row, cam2world first"
+        )
+    focal = intrinsics.diagonal(dim1=1, dim2=2)[:, :2].min()
+    if focal <= 0:
+        raise ValueError(f"a focal length is {focal:.4g}, expected > 0; give it as a fraction of the image size")
+
+
+def _check_rotation(rotation: Tensor) -> None:
+    off = (rotation.transpose(1, 2) @ rotation - torch.eye(3).to(rotation)).abs().max()
+    determinant = torch.linalg.det(rotation).min()
+    if off > _ORTHONORMAL or determinant < 0:
+        raise ValueError(
+            f"the rotation of a camera label is not orthonormal and right-handed: RᵀR differs from the identity by "
+            f"{off:.3g} (admitted {_ORTHONORMAL}), the determinant is {determinant:.3g} (expected 1); give camera-to-world "
+            "with unit columns right, down, forward, without scale"
+        )
+
+
+def _check_radius(distances: Tensor, radius: float) -> None:
+    worst = distances[(distances - radius).abs().argmax()].item()
+    if abs(worst - radius) > _RADIUS_SHARE * radius:
+        raise ValueError(
+            f"a camera stands {worst:.4g} from the origin, expected {radius:.4g} within {_RADIUS_SHARE:.0%}; scale the "
+            f"translation of cam2world by {radius / max(worst, 1e-12):.4g}, or set the generator's avg_camera_radius"
+        )
+
+
+def _angles(first: float | Tensor, second: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Both as tensors (B,) of one type and device, taken from whichever is a tensor."""
+    like = next((a for a in (first, second) if isinstance(a, Tensor)), torch.zeros(()))
+    options = {"dtype": like.dtype if like.is_floating_point() else torch.float32, "device": like.device}
+    tensors = [torch.as_tensor(a, **options).reshape(-1) for a in (first, second)]
+    a, b = torch.broadcast_tensors(*tensors)
+    return a, b
+
+
+def _pose(centre: Tensor, pivot: Sequence[float] | Tensor) -> Tensor:
+    """cam2world (B, 4, 4) of cameras at `centre` (B, 3) that look at `pivot`, with the world's y upward in the image."""
+    forward = torch.nn.functional.normalize(torch.as_tensor(pivot).to(centre) - centre, dim=1)
+    up = centre.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
+    right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward, dim=1), dim=1)
+    down = torch.nn.functional.normalize(torch.linalg.cross(forward, right, dim=1), dim=1)
+    pose = torch.eye(4).to(centre).repeat(len(centre), 1, 1)
+    pose[:, :3] = torch.stack([right, down, forward, centre], dim=2)
+    return pose

@@ -1,0 +1,35 @@
+"""The decoder: a small network from tri-plane features to colours and density (EG3D, Sec. 3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from .layers import FullyConnected
+
+_WIDEN = 0.001  # colours reach slightly beyond [0, 1], so that the sigmoid need not saturate (Mip-NeRF)
+
+
+class Decoder(nn.Module):
+    """Fully connected, softplus, fully connected; the view's direction is not looked at.
+
+    Args:
+        channels: of the planes.
+        hidden: width between the two layers.
+        out_channels: colour and feature channels, beside the density.
+        lr_multiplier: learning-rate multiplier of both layers (`decoder_lr_mul`).
+    """
+
+    def __init__(self, channels: int, hidden: int = 64, out_channels: int = 32, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
+            nn.Softplus(),
+            FullyConnected(hidden, 1 + out_channels, lr_multiplier=lr_multiplier),
+        )
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (..., channels) -> colours (..., out_channels) in (-0.001, 1.001), raw density (..., 1).
+
+        The density has no activation here; marching applies softplus(sigma - 1) to averages of it.
+        """
+        x = self.net(features)
+        return torch.sigmoid(x[..., 1:]) * (1 + 2 * _WIDEN) - _WIDEN, x[..., :1]

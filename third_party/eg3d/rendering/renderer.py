@@ -1,0 +1,158 @@
+"""The reference renderer: coarse samples, importance samples, marching (EG3D, Sec. 3.2 and 4).
+
+Every sample is looked up and decoded once: the coarse samples' weights place the fine samples, without gradient, and
+both sets are composited with gradient. Only densities and depths are sorted; the weights found for the sorted samples
+go back to where the samples stand, so the colours, by far the largest tensors, are neither sorted nor copied.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .marching import composite, expected_depth, finish_features, interval_weights, sample_weights
+from .planes import PUBLISHED_AXES, mean_features, parse_axes
+from .sampling import Uniforms, box_limits, fill_misses, importance_depths, stratified_depths
+
+
+@dataclass
+class RenderingConfig:
+    """Sampling along rays; the defaults are those of the published face model.
+
+    Attributes:
+        ray_start, ray_end: limits of the depths, scene units; both None: where each ray enters and leaves the box.
+        box_warp: side of the cube that the planes span, scene units.
+        depth_resolution: coarse samples per ray.
+        depth_resolution_importance: fine samples per ray; 0 for none.
+        disparity_space_sampling: coarse samples evenly in 1 / depth; needs numbers for the limits.
+        white_back: rays end on white.
+        plane_axes: which two coordinates each plane sees, see `eg3d.rendering.planes`.
+    """
+
+    ray_start: float | None = 2.25
+    ray_end: float | None = 3.3
+    box_warp: float = 1.0
+    depth_resolution: int = 48
+    depth_resolution_importance: int = 48
+    disparity_space_sampling: bool = False
+    white_back: bool = False
+    plane_axes: str = PUBLISHED_AXES
+
+    def __post_init__(self) -> None:
+        parse_axes(self.plane_axes)
+        if self.box_warp <= 0:
+            raise ValueError(f"rendering.box_warp is {self.box_warp}, expected > 0")
+        self._check_limits()
+        least = 4 if self.depth_resolution_importance else 2
+        if self.depth_resolution < least:
+            raise ValueError(f"rendering.depth_resolution is {self.depth_resolution}, expected at least {least}")
+        if self.depth_resolution_importance < 0:
+            raise ValueError(
+                f"rendering.depth_resolution_importance is {self.depth_resolution_importance}, expected >= 0"
+            )
+
+    def _check_limits(self) -> None:
+        start, end = self.ray_start, self.ray_end
+        if (start is None) != (end is None):
+            raise ValueError(f"rendering.ray_start {start} and ray_end {end}: give two numbers, or None for both")
+        if start is None or end is None:
+            if self.disparity_space_sampling:
+                raise ValueError("rendering.disparity_space_sampling needs numbers for ray_start and ray_end, not None")
+        elif not 0 < start < end:
+            raise ValueError(f"rendering.ray_start {start} and ray_end {end}: expected 0 < ray_start < ray_end")
+
+
+class Rays(NamedTuple):
+    """What was found along each ray: `features` (B, M, C), `depth` (B, M, 1), `weight_sum` (B, M, 1)."""
+
+    features: Tensor
+    depth: Tensor
+    weight_sum: Tensor
+
+
+class Decode(Protocol):
+    """Plane features (B, K, C) -> colours (B, K, D) in [0, 1] and raw densities (B, K, 1)."""
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Renderer(nn.Module):
+    """Planes and rays -> features, depth and weight sum of each ray; owns no parameters and no buffers."""
+
+    def __init__(self, config: RenderingConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self, planes: Tensor, decoder: Decode, ray_origins: Tensor, ray_directions: Tensor, uniforms: Uniforms
+    ) -> Rays:
+        """Render all rays.
+
+        Args:
+            planes: (B, 3, C, H, W).
+            ray_origins, ray_directions: (B, M, 3); directions of length 1.
+            uniforms: where the samples lie, for the config's numbers of samples.
+        Returns: features (B, M, D), 2 F - 1 of the composited colours; depth (B, M, 1), clamped to the range of all
+            depths of the batch; weight_sum (B, M, 1) in [0, 1].
+        """
+        self._check(ray_origins, uniforms)
+        depths = self._coarse_depths(ray_origins, ray_directions, uniforms.coarse)
+        colors, densities = self._evaluate(planes, decoder, ray_origins, ray_directions, depths)
+        if not self.config.depth_resolution_importance:
+            weights = interval_weights(densities, depths)
+            features = composite(colors, sample_weights(weights))
+            return self._finish(features, weights, depths)
+        with torch.no_grad():
+            fine_depths = importance_depths(depths, interval_weights(densities, depths), uniforms.fine)
+        fine_colors, fine_densities = self._evaluate(planes, decoder, ray_origins, ray_directions, fine_depths)
+
+        merged, order = merge_depths(depths, fine_depths)
+        weights = interval_weights(torch.cat([densities, fine_densities], dim=2).gather(2, order), merged)
+        shares = unsort(sample_weights(weights), order)
+        coarse, fine = shares.split([depths.shape[2], fine_depths.shape[2]], dim=2)
+        return self._finish(composite(colors, coarse) + composite(fine_colors, fine), weights, merged)
+
+    def sample(self, planes: Tensor, decoder: Decode, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours (B, K, D) and raw densities (B, K, 1) at points (B, K, 3), scene units."""
+        features = mean_features(planes, points, axes=self.config.plane_axes, box_warp=self.config.box_warp)
+        return decoder(features)
+
+    def _evaluate(
+        self, planes: Tensor, decoder: Decode, ray_origins: Tensor, ray_directions: Tensor, depths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Colours (B, M, S, D) and raw densities (B, M, S, 1) at depths (B, M, S, 1)."""
+        points = ray_origins.unsqueeze(2) + depths * ray_directions.unsqueeze(2)
+        colors, densities = self.sample(planes, decoder, points.flatten(1, 2))
+        return colors.view(*depths.shape[:3], -1), densities.view(depths.shape)
+
+    def _coarse_depths(self, ray_origins: Tensor, ray_directions: Tensor, uniforms: Tensor) -> Tensor:
+        cfg = self.config
+        if cfg.ray_start is None or cfg.ray_end is None:
+            near, far = fill_misses(*box_limits(ray_origins, ray_directions, cfg.box_warp))
+            return stratified_depths(near, far, uniforms)
+        return stratified_depths(cfg.ray_start, cfg.ray_end, uniforms, disparity=cfg.disparity_space_sampling)
+
+    def _finish(self, features: Tensor, weights: Tensor, depths: Tensor) -> Rays:
+        total = weights.sum(dim=2)
+        return Rays(finish_features(features, total, self.config.white_back), expected_depth(weights, depths), total)
+
+    def _check(self, ray_origins: Tensor, uniforms: Uniforms) -> None:
+        batch, num_rays, _ = ray_origins.shape
+        coarse = (batch, num_rays, self.config.depth_resolution, 1)
+        fine = (batch * num_rays, self.config.depth_resolution_importance)
+        if tuple(uniforms.coarse.shape) != coarse or (fine[1] and tuple(uniforms.fine.shape) != fine):
+            raise ValueError(
+                f"uniforms have shapes {tuple(uniforms.coarse.shape)} and {tuple(uniforms.fine.shape)}, "
+                f"expected {coarse} and {fine} from depth_resolution and depth_resolution_importance"
+            )
+
+
+def merge_depths(coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+    """Depths of both sets (B, M, K, 1), ascending, and the order (B, M, K, 1) that sorts coarse ones followed by fine."""
+    return torch.sort(torch.cat([coarse, fine], dim=2), dim=2, stable=True)
+
+
+def unsort(values: Tensor, order: Tensor) -> Tensor:
+    """Undo `x.gather(2, order)`: put the value of each sorted sample back to where the sample stood."""
+    return torch.empty_like(values).scatter(2, order, values)
