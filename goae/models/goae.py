@@ -1,0 +1,282 @@
+"""GOAE: encoder, feature alignment and occlusion-aware mix around a frozen generator (paper, Fig. 4, Sec. 4).
+
+    ws = E(I) + w_avg;  I_w+ = R(G(ws), c);  F* = AFA(I, I_w+, F);  T_mix = T_F* ⊙ M + T_w+ ⊙ (1 − M)
+
+The generator is cut behind the block that gives F. The skip image that crosses the cut beside F is carried unchanged,
+and the rows above the cut are those of ws. Every step is a method with tensors in and out, so that the encoder's
+training, the refiner's training and the Inverter take the steps they need.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from eg3d.cameras import split_label
+from eg3d.generator import TriPlaneGenerator
+from eg3d.nn.backbone import Features
+from eg3d.rendering.rays import rays
+from eg3d.rendering.sampling import Uniforms
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from goae.models.afa import AFA
+from goae.models.encoder import Encoder
+from goae.models.occlusion import MixConfig, dense_depth, mix_planes, surface_points, visibility_masks
+
+Randomness = Uniforms | torch.Generator | None  # of the samples along rays; None: midpoints, deterministic
+
+
+@dataclass
+class GOAEConfig:
+    """Choices of the method that have no weights. The defaults are the paper's; see `preset`."""
+
+    mix: MixConfig = field(default_factory=MixConfig)
+    edit_late_rows: str = "edited"  # rows above F when rendering an edited F*: edited (paper) or source (release)
+    edit_glass_comp: float = 0.0  # share of the glasses direction taken off other face edits; release 0.8
+
+    def __post_init__(self) -> None:
+        if self.edit_late_rows not in ("edited", "source"):
+            raise ValueError(f"goae.edit_late_rows is {self.edit_late_rows!r}; expected edited or source")
+
+
+PRESETS = ("paper", "official")
+
+
+def preset(name: str) -> GOAEConfig:
+    """The method as the paper tells it, or as its released inference code does it; each has its `afa.variant`, too.
+
+    Raises: ValueError for another name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+    if name == "paper":
+        return GOAEConfig()
+    mix = MixConfig(planes="xy", close="blur", sigma=None, oob="clamp", depth_density=0.5, input_view="F*")
+    return GOAEConfig(mix=mix, edit_late_rows="source", edit_glass_comp=0.8)
+
+
+class View(NamedTuple):
+    """A rendered camera: image (B, 3, H, W), image_raw (B, 3, R, R), image_depth (B, 1, R, R) along the ray."""
+
+    image: Tensor
+    image_raw: Tensor
+    image_depth: Tensor
+
+
+class Coded(NamedTuple):
+    """The inversion by ws alone: ws (B, num_ws, w_dim), F and skip, planes_w (B, 3, C, P, P) and I_w+."""
+
+    ws: Tensor
+    features: Features
+    planes: Tensor
+    view: View
+
+
+class Refined(NamedTuple):
+    """After feature alignment: F* with the skip image of ws, and planes_f (B, 3, C, P, P)."""
+
+    features: Features
+    planes: Tensor
+
+
+class Mixed(NamedTuple):
+    """planes_mix (B, 3, C, P, P) and the visibility (B, 3, 1, P, P) it was mixed by."""
+
+    planes: Tensor
+    visibility: Tensor
+
+
+class GOAEOutput(NamedTuple):
+    """Everything on the way to the reconstruction `view` of the input camera."""
+
+    ws: Tensor
+    image_w: Tensor
+    features: Features
+    planes_w: Tensor
+    planes_f: Tensor
+    planes_mix: Tensor
+    visibility: Tensor
+    view: View
+
+
+class GOAE(nn.Module):
+    """Encoder and feature alignment around a generator that stays frozen and in evaluation mode."""
+
+    def __init__(self, generator: TriPlaneGenerator, encoder: Encoder, afa: AFA, config: GOAEConfig) -> None:
+        """Raises: ValueError if sizes of the three networks do not fit."""
+        super().__init__()
+        self.generator = generator.requires_grad_(False).eval()
+        self.encoder, self.afa, self.config = encoder, afa, config
+        self._check()
+
+    @property
+    def encoder_resolution(self) -> int:
+        """Side of the image that the encoder takes: 256 in the released sizes."""
+        return self.encoder.config.backbone.image_resolution
+
+    @property
+    def feature_resolution(self) -> int:
+        """Side of F: the generator is cut behind its block of this resolution, 32 in the released sizes."""
+        return self.afa.config.feature_resolution
+
+    def train(self, mode: bool = True) -> "GOAE":
+        """Training mode for encoder and feature alignment; the generator stays in evaluation mode."""
+        super().train(mode)
+        self.generator.eval()
+        return self
+
+    def encoder_input(self, image: Tensor) -> Tensor:
+        """Average an image (B, 3, H, H) down to the encoder's resolution, 512 -> 256 by 2x2 means; differentiable.
+
+        Raises: ValueError unless H is a multiple of the encoder's resolution.
+        """
+        size = self.encoder_resolution
+        if image.shape[-1] != image.shape[-2] or image.shape[-1] % size:
+            raise ValueError(
+                f"cannot average an image of {image.shape[-2]} x {image.shape[-1]} down to {size} x {size} by whole "
+                "blocks; see encoder.backbone.image_resolution"
+            )
+        return image if image.shape[-1] == size else adaptive_avg_pool2d(image, size)
+
+    def encode(self, image: Tensor, *, stage: int = 3) -> Tensor:
+        """ws = E(I) + w_avg (Eq. 11), (B, num_ws, w_dim).
+
+        Args:
+            image: (B, 3, h, h) in [-1, 1] at the encoder's resolution.
+            stage: progressive stage, 0 to 3; 3 writes all rows.
+        """
+        offsets, _ = self.encoder(image, stage=stage)
+        return offsets + self.generator.w_avg
+
+    def invert_w(
+        self,
+        image: Tensor,
+        c: Tensor,
+        *,
+        stage: int = 3,
+        encoder_image: Tensor | None = None,
+        resolution: int | None = None,
+        uniforms: Randomness = None,
+    ) -> Coded:
+        """The inversion by ws alone, rendered under the input camera.
+
+        Args:
+            image: (B, 3, H, H) in [-1, 1].
+            c: (B, 25) label of the input camera.
+            encoder_image: the same image at the encoder's resolution; None: averaged from `image`.
+            resolution: of the raw render; None: the generator's own.
+        """
+        encoder_image = self.encoder_input(image) if encoder_image is None else encoder_image
+        ws = self.encode(encoder_image, stage=stage)
+        features = self.generator.features(ws, self.feature_resolution)
+        planes = self.generator.planes(features, ws)
+        return Coded(ws, features, planes, self.render(planes, ws, c, resolution=resolution, uniforms=uniforms))
+
+    def refine(self, image: Tensor, image_w: Tensor, features: Features) -> Features:
+        """F* = γ ⊙ F + β (Eq. 7), beside the unchanged skip image.
+
+        Args:
+            image, image_w: input and its W+ reconstruction, (B, 3, H, H) in [-1, 1] at the generator's resolution.
+        """
+        return Features(self.afa(image, image_w, features.x).features, features.skip)
+
+    def refine_planes(self, image: Tensor, code: Coded) -> Refined:
+        """F* and the refined planes of an inversion by ws."""
+        features = self.refine(image, code.view.image, code.features)
+        return Refined(features, self.generator.planes(features, code.ws))
+
+    def visibility(
+        self,
+        planes_w: Tensor,
+        planes_f: Tensor,
+        c: Tensor,
+        *,
+        sigmas: Tensor | None = None,
+        uniforms: Randomness = None,
+    ) -> Tensor:
+        """Which texels the input camera sees (Eq. 8 and 12), from the depth of the refined or the W+ planes.
+
+        Args:
+            sigmas: (B, 2) blur widths, see `visibility_masks`.
+            uniforms: of the depth render; `Uniforms` have to be of its resolution.
+        Returns: (B, 3, 1, P, P) in [0, 1]. No gradient.
+        """
+        mix, rendering = self.config.mix, self.generator.config.rendering
+        size = planes_f.shape[-1]
+        resolution = mix.depth_resolution_for(size)
+        planes = (planes_f if mix.depth_from == "F*" else planes_w).detach()
+
+        def depth_under(camera: Tensor, rays_per_axis: int) -> Tensor:
+            return self.generator.render(planes, camera, resolution=rays_per_axis, uniforms=uniforms).image_depth
+
+        if mix.planes == "none":
+            return planes.new_ones(len(planes), 3, 1, size, size)
+        with torch.no_grad():
+            depth = dense_depth(depth_under, c, resolution)
+            points = surface_points(depth, *rays(*split_label(c), resolution))
+            axes, box_warp = rendering.plane_axes, rendering.box_warp
+            return visibility_masks(points, mix, axes=axes, resolution=size, box_warp=box_warp, sigmas=sigmas)
+
+    def mix(
+        self,
+        planes_w: Tensor,
+        planes_f: Tensor,
+        c: Tensor,
+        *,
+        sigmas: Tensor | None = None,
+        uniforms: Randomness = None,
+    ) -> Mixed:
+        """T_mix = T_F* ⊙ tri-Mask + T_w+ ⊙ (1 − tri-Mask) (Eq. 9, 12); gradients flow through the planes only."""
+        visibility = self.visibility(planes_w, planes_f, c, sigmas=sigmas, uniforms=uniforms)
+        return Mixed(mix_planes(planes_w, planes_f, visibility), visibility)
+
+    def edit_features(self, features_star: Tensor, ws: Tensor, ws_edited: Tensor) -> tuple[Features, Features]:
+        """F̂* = F* + F^ŵ − F^w (Eq. 10).
+
+        Args:
+            features_star: F* of the inversion, (B, C, r, r).
+            ws, ws_edited: codes before and after the edit, (B, num_ws, w_dim).
+        Returns: features of ws_edited, and F̂* beside the skip image of ws_edited.
+        """
+        source = self.generator.features(ws, self.feature_resolution)
+        edited = self.generator.features(ws_edited, self.feature_resolution)
+        return edited, Features(features_star + (edited.x - source.x), edited.skip)
+
+    def render(
+        self, planes: Tensor, ws: Tensor, c: Tensor, *, resolution: int | None = None, uniforms: Randomness = None
+    ) -> View:
+        """Render planes (B, 3, C, P, P) under cameras c (B, 25); ws feeds super-resolution only."""
+        rendering = self.generator.render(planes, c, resolution=resolution, uniforms=uniforms)
+        image = self.generator.superresolve(rendering.image_raw, rendering.feature_image, ws)
+        return View(image, rendering.image_raw, rendering.image_depth)
+
+    def forward(
+        self,
+        image: Tensor,
+        c: Tensor,
+        *,
+        encoder_image: Tensor | None = None,
+        sigmas: Tensor | None = None,
+        uniforms: Randomness = None,
+    ) -> GOAEOutput:
+        """Invert images (B, 3, H, H) in [-1, 1] under cameras c (B, 25); arguments as in the steps above."""
+        code = self.invert_w(image, c, encoder_image=encoder_image, uniforms=uniforms)
+        refined = self.refine_planes(image, code)
+        mixed = self.mix(code.planes, refined.planes, c, sigmas=sigmas, uniforms=uniforms)
+        shown = mixed.planes if self.config.mix.input_view == "mix" else refined.planes
+        view = self.render(shown, code.ws, c, uniforms=uniforms)
+        planes = code.planes, refined.planes, mixed.planes
+        return GOAEOutput(code.ws, code.view.image, refined.features, *planes, mixed.visibility, view)
+
+    def _check(self) -> None:
+        generator, afa = self.generator.config, self.afa.config
+        facts = [
+            ("rows of ws, encoder and generator", self.encoder.num_ws, self.generator.num_ws),
+            ("w_dim, encoder and generator", self.encoder.w_dim, generator.w_dim),
+            ("afa.image_resolution and generator.image_resolution", afa.image_resolution, generator.image_resolution),
+        ]
+        wrong = [f"{what}: {ours} and {theirs}" for what, ours, theirs in facts if ours != theirs]
+        if self.feature_resolution >= generator.plane_resolution:
+            wrong.append(f"afa.feature_resolution {self.feature_resolution} is not below {generator.plane_resolution}")
+        if wrong:
+            raise ValueError(f"encoder, feature alignment and generator do not fit: {'; '.join(wrong)}")
