@@ -1,0 +1,103 @@
+"""Our own files of networks: X.safetensors with the weights, X.json beside it with the class and its configuration."""
+
+import json
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = "goae-model-1"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file's content: class name, configuration as plain values, other facts, weights."""
+
+    name: str
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+def save_model(module: nn.Module, path: str | Path, **facts: Any) -> None:
+    """Write a module that keeps its dataclass as `module.config`.
+
+    Args:
+        path: of the .safetensors file; the JSON gets the same stem.
+        facts: plain values that are stored beside the configuration, e.g. constructor arguments.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"cannot save a model as {path.name}: expected the suffix .safetensors")
+    config = asdict(module.config)  # type: ignore[call-overload]
+    content = {"format": FORMAT, "class": type(module).__name__, "config": config, **facts}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    _replace(path, lambda partial: save_file(state, partial))
+    _replace(path.with_suffix(".json"), lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def is_stored(path: str | Path) -> bool:
+    """Whether `path` is a file of ours: .safetensors with the JSON beside it."""
+    return Path(path).suffix == ".safetensors" and Path(path).with_suffix(".json").is_file()
+
+
+def read_model(path: str | Path) -> Stored:
+    """Read what `save_model` wrote.
+
+    Raises: FileNotFoundError; ValueError naming the file if it is damaged or none of ours.
+    """
+    path = Path(path)
+    for part in (path, path.with_suffix(".json")):
+        if not part.is_file():
+            raise FileNotFoundError(f"no file {part}; a model of ours is a .safetensors file and the .json of its stem")
+    try:
+        content = json.loads(path.with_suffix(".json").read_text())
+        if content.pop("format", None) != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        return Stored(content.pop("class"), content.pop("config"), content, load_file(path))
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"{path} or the .json beside it is damaged, or no model of ours: {error}") from error
+
+
+def restore(schema: type[T], values: dict[str, Any], where: str = "") -> T:
+    """A (nested) dataclass from plain values.
+
+    Raises: ValueError naming keys that the dataclass does not have.
+    """
+    hints = typing.get_type_hints(schema)
+    unknown = sorted(set(values) - {field.name for field in fields(schema)})  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{schema.__name__} has no {', '.join(where + name for name in unknown)}")
+    made = {
+        name: restore(hints[name], value, f"{where}{name}.")
+        if is_dataclass(hints[name]) and isinstance(value, dict)
+        else value
+        for name, value in values.items()
+    }
+    return schema(**made)
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load weights, listing in a ValueError all that is missing, unexpected or of another shape."""
+    own = module.state_dict()
+    wrong = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape),
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        raise ValueError(f"{path} does not fit the {type(module).__name__} of its own configuration: {told}")
+    module.load_state_dict(state)
+
+
+def _replace(path: Path, write: typing.Callable[[Path], object]) -> None:
+    """Write beside and move over, so that a reader sees all or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    partial.replace(path)

@@ -1,0 +1,83 @@
+"""Our own files of networks."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
+from goae.models.storage import is_stored, load_strictly, read_model, restore, save_model
+
+
+@dataclass
+class Inner:
+    size: int = 1
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    widths: list[int] = field(default_factory=list)
+
+
+def saved(tmp_path: Path) -> tuple[LatentDiscriminator, Path]:
+    module = LatentDiscriminator(LatentDiscriminatorConfig(w_dim=8, num_layers=2))
+    path = tmp_path / "network.safetensors"
+    save_model(module, path, rows=10)
+    return module, path
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    module, path = saved(tmp_path)
+    assert is_stored(path) and sorted(p.name for p in tmp_path.iterdir()) == ["network.json", "network.safetensors"]
+    stored = read_model(path)
+    assert stored.name == "LatentDiscriminator" and stored.facts == {"rows": 10}
+    config = restore(LatentDiscriminatorConfig, stored.config)
+    assert config == module.config
+    other = LatentDiscriminator(config)
+    load_strictly(other, stored.state, path)
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), module.parameters(), strict=True))
+
+
+def test_nested_configurations_come_back() -> None:
+    assert restore(Outer, {"inner": {"size": 3}, "widths": [1, 2]}) == Outer(Inner(3), [1, 2])
+    with pytest.raises(ValueError, match=r"Inner has no outer\.inner\.siz"):
+        restore(Outer, {"inner": {"siz": 3}}, "outer.")
+
+
+def test_misfits_are_listed(tmp_path: Path) -> None:
+    module, path = saved(tmp_path)
+    state = read_model(path).state
+    state["extra"] = state.pop("layers.0.bias")
+    state["layers.2.weight"] = torch.zeros(1, 9)
+    told = r"missing: layers\.0\.bias; unexpected: extra; of another shape: layers\.2\.weight"
+    with pytest.raises(ValueError, match=told):
+        load_strictly(module, state, path)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    _, path = saved(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        read_model(tmp_path / "none.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(ValueError, match="damaged"):
+        read_model(path)
+    path.write_bytes(whole)
+    facts = path.with_suffix(".json")
+    for content in ("{", "[]", json.dumps({"format": "another"}), json.dumps({"format": "goae-model-1"})):
+        facts.write_text(content)
+        with pytest.raises(ValueError, match=r"network\.safetensors"):
+            read_model(path)
+    facts.unlink()
+    assert not is_stored(path)
+    with pytest.raises(FileNotFoundError, match=r"network\.json"):
+        read_model(path)
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    module, _ = saved(tmp_path)
+    with pytest.raises(ValueError, match="suffix"):
+        save_model(module, tmp_path / "network.pt")
