@@ -2,10 +2,9 @@ import math
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
-
 from eg3d.ops import bias_act
 from eg3d.ops.bias_act import ACTIVATIONS
+from torch.autograd import gradcheck, gradgradcheck
 
 
 def test_lrelu_by_hand() -> None:

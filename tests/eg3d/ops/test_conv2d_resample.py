@@ -1,10 +1,9 @@
 import pytest
 import torch
+from eg3d.ops import conv2d_resample, modulated_conv2d, setup_filter, upfirdn2d
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
-
-from eg3d.ops import conv2d_resample, modulated_conv2d, setup_filter, upfirdn2d
 
 BINOMIAL = setup_filter([1, 3, 3, 1])
 WEIGHT = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)

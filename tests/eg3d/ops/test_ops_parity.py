@@ -4,9 +4,6 @@ import re
 
 import pytest
 import torch
-from parity import Case, seeded
-from torch import Tensor
-
 from eg3d.ops import (
     bias_act,
     conv2d_resample,
@@ -17,6 +14,8 @@ from eg3d.ops import (
     upfirdn2d,
     upsample2d,
 )
+from parity import Case, seeded
+from torch import Tensor
 
 TOLERANCE = 1e-5  # of the largest value; the released code differs from itself by up to 6e-7
 

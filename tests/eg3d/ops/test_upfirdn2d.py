@@ -1,9 +1,8 @@
 import pytest
 import torch
+from eg3d.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
-
-from eg3d.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 BINOMIAL = setup_filter([1, 3, 3, 1])
 

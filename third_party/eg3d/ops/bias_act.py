@@ -5,13 +5,12 @@ Everything here is differentiable twice. The plain torch definition, `_reference
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from eg3d.ops import build
 from torch import Tensor
 from torch.nn import functional as F
-
-from eg3d.ops import build
 
 
 class Activation(NamedTuple):
@@ -33,6 +32,7 @@ ACTIVATIONS = {
     "softplus": Activation(lambda x, alpha: F.softplus(x), 0.0, 1.0),
     "swish": Activation(lambda x, alpha: torch.sigmoid(x) * x, 0.0, math.sqrt(2)),
 }
+STRAIGHT = ("linear", "relu", "lrelu")  # their second derivative is zero
 
 
 def bias_act(
@@ -66,8 +66,11 @@ def bias_act(
         raise ValueError(f"clamp is {clamp}, expected a limit >= 0 or None")
     alpha = ACTIVATIONS[act].alpha if alpha is None else float(alpha)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
-    build.resolve(impl, x.device)
-    return _reference(x, b, dim, act, alpha, gain, clamp)
+    backend = build.resolve(impl, x.device)
+    if backend == "ref":
+        return _reference(x, b, dim, act, alpha, gain, clamp)
+    settings = _Settings(backend, dim % x.ndim, act, alpha, gain, -1.0 if clamp is None else float(clamp))
+    return _Value.apply(x, None if b is None else b.to(x.dtype), settings)
 
 
 def _reference(
@@ -81,3 +84,64 @@ def _reference(
     if clamp is not None:
         x = x.clamp(-clamp, clamp)
     return x
+
+
+class _Settings(NamedTuple):
+    """What a kernel is told besides its tensors."""
+
+    backend: str
+    dim: int
+    act: str
+    alpha: float
+    gain: float
+    clamp: float  # negative: no limit
+
+    def kernel(self, x: Tensor, b: Tensor | None, t: Tensor | None, order: int) -> Tensor:
+        """The value for order 0; for orders 1 and 2 t times that derivative in x, which is 0 where y is clamped."""
+        act = list(ACTIVATIONS).index(self.act)
+        op = build.kernel(self.backend, "bias_act")
+        return op(x, b, t, self.dim, act, order, self.alpha, self.gain, self.clamp)
+
+    def to_bias(self, grad: Tensor) -> Tensor:
+        return grad.sum([i for i in range(grad.ndim) if i != self.dim])
+
+
+class _Value(torch.autograd.Function):
+    """y = clamp(gain * act(x + b))."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor | None, settings: _Settings) -> Tensor:
+        ctx.save_for_backward(x, b)
+        ctx.settings = settings
+        return settings.kernel(x, b, None, 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dx = _Derivative.apply(grad, *ctx.saved_tensors, 1, ctx.settings)
+        return dx, ctx.settings.to_bias(dx) if ctx.needs_input_grad[1] else None, None
+
+
+class _Derivative(torch.autograd.Function):
+    """t * d^order y / dx^order; its own derivative in x is that of the next order."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, x: Tensor, b: Tensor | None, order: int, settings: _Settings) -> Tensor:
+        if order > 2:
+            raise NotImplementedError("The kernels of bias_act have two derivatives; impl='ref' has all of them")
+        ctx.save_for_backward(t, x, b)
+        ctx.order, ctx.settings = order, settings
+        return settings.kernel(x, b, t, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        t, x, b = ctx.saved_tensors
+        needs_t, needs_x, needs_b = ctx.needs_input_grad[:3]
+        dt = dx = None
+        if needs_t:
+            dt = _Derivative.apply(grad, x, b, ctx.order, ctx.settings)
+        if needs_x or needs_b:
+            if ctx.settings.act in STRAIGHT:
+                dx = torch.zeros_like(x)
+            else:
+                dx = _Derivative.apply(grad * t, x, b, ctx.order + 1, ctx.settings)
+        return dt, dx, ctx.settings.to_bias(dx) if needs_b and dx is not None else None, None, None

@@ -1,17 +1,205 @@
-"""Choice of an implementation of the operators."""
+"""Choice of an implementation of the operators, and the compilation of their kernels.
+
+Every operator takes `impl`:
+
+- "ref": the plain PyTorch definition, on any device; differentiable any number of times.
+- "cpu", "cuda": our own kernels from `csrc`, on tensors of that device; compiled when first used, never at import;
+  differentiable twice. If they do not compile, the compiler's message is raised.
+- "auto": "cuda" on CUDA tensors, or "ref" with one warning if that does not compile; "ref" on all others. On a CPU the
+  convolutions take nearly all of the time, and waiting for a compiler does not pay for what the kernels save.
+
+Compiled libraries are kept in $TORCH_EXTENSIONS_DIR, else in eg3d/ of the user's cache ($XDG_CACHE_HOME, ~/.cache), in
+one folder for each version of PyTorch, of the sources and of the flags; processes that need the same one wait.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 
 IMPLS = ("auto", "ref", "cpu", "cuda")
+SOURCES = Path(__file__).parent / "csrc"
+FILES = {
+    "cpu": ("library.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp"),
+    "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu"),
+}
+CXX_FLAGS = {"cpu": ["-O3", "-fno-math-errno", "-fno-trapping-math"], "cuda": ["-O2", "-DEG3D_CUDA"]}
+NVCC_FLAGS = ["-O3"]
+
+_lock = threading.Lock()
+_failures: dict[str, str] = {}  # backend -> why it cannot be used, "" if it is loaded; what this process has tried
 
 
 def resolve(impl: str, device: torch.device) -> str:
-    """The implementation that serves `impl` on tensors of `device`: "ref", "cpu" or "cuda".
+    """The implementation that serves `impl` on tensors of `device`: "ref", "cpu" or "cuda", ready to be called.
 
-    Raises: ValueError if `impl` has no such name or is made for another device; RuntimeError if it cannot be built.
+    Raises: ValueError if `impl` has no such name, or is made for another device; RuntimeError with the compiler's
+        message if it was asked for by name and cannot be built.
     """
     if impl not in IMPLS:
         raise ValueError(f"impl is {impl!r}, expected one of {', '.join(IMPLS)}")
-    if impl in ("cpu", "cuda"):
-        raise RuntimeError(f"impl={impl!r} is not built; use impl='ref'")
-    return "ref"
+    if impl == "ref" or (impl == "auto" and device.type != "cuda"):
+        return "ref"
+    if impl == "auto":
+        message = failure("cuda")
+        if message:
+            _warn_once(message)
+        return "ref" if message else "cuda"
+    if device.type != impl:
+        raise ValueError(f"impl is {impl!r} but the tensor is on {device}; use impl='auto' or 'ref'")
+    if message := failure(impl):
+        raise RuntimeError(f"The kernels of impl={impl!r} cannot be built (impl='ref' needs none):\n{message}")
+    return impl
+
+
+def kernel(backend: str, name: str) -> Callable[..., torch.Tensor]:
+    """The function `name` of a backend that `resolve` has returned."""
+    return getattr(getattr(torch.ops, f"eg3d_{backend}"), name)
+
+
+def failure(backend: str) -> str:
+    """Build and load a backend, unless done before; the reason if that fails, "" if it succeeds."""
+    if backend not in _failures:
+        with _lock:
+            if backend not in _failures:
+                _failures[backend] = _build(backend)
+    return _failures[backend]
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(
+        "eg3d runs its plain PyTorch operators on the GPU, which are slower, since its kernels cannot be built. "
+        f"Install a CUDA {torch.version.cuda} toolkit with nvcc, or silence this with impl='ref'. {message}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _build(backend: str) -> str:
+    from filelock import FileLock  # comes with torch
+
+    home = cuda_home() if backend == "cuda" else None
+    if backend == "cuda" and home is None:
+        return "nvcc was not found on PATH, in $CUDA_HOME or in /usr/local/cuda"
+    try:
+        folder = _folder(backend)
+        folder.mkdir(parents=True, exist_ok=True)
+        library, finished = folder / f"eg3d_{backend}.so", folder / "finished"
+        with FileLock(folder / "building"):
+            if finished.exists():
+                torch.ops.load_library(str(library))
+            else:
+                (folder / "lock").unlink(missing_ok=True)  # left by a killed process, it would block older PyTorch
+                _compile(backend, folder, home)
+                finished.touch()
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
+
+
+def _compile(backend: str, folder: Path, home: Path | None) -> None:
+    with _environment():
+        from torch.utils import cpp_extension
+
+        found = cpp_extension.CUDA_HOME
+        try:
+            if home is not None:  # PyTorch takes the folder above nvcc for it, which a wrapper script misleads
+                cpp_extension.CUDA_HOME = str(home)
+            cpp_extension.load(
+                f"eg3d_{backend}",
+                [str(SOURCES / file) for file in FILES[backend]],
+                extra_cflags=CXX_FLAGS[backend],
+                extra_cuda_cflags=NVCC_FLAGS,
+                build_directory=str(folder),
+                with_cuda=backend == "cuda",
+                is_python_module=False,
+            )
+        finally:
+            cpp_extension.CUDA_HOME = found
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """The ninja of the Python package on PATH, also where the virtual environment is not activated."""
+    import ninja
+
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([path, ninja.BIN_DIR])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+
+
+def _folder(backend: str) -> Path:
+    """Where a backend is built: named by everything its binary depends on."""
+    parts: list[Any] = [torch.__version__, platform.machine(), platform.python_version()]
+    parts += [CXX_FLAGS[backend], NVCC_FLAGS, os.environ.get("CXX", "")]
+    if backend == "cuda":
+        cards = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        parts += [torch.version.cuda, os.environ.get("TORCH_CUDA_ARCH_LIST", ""), sorted(cards)]
+    digest = hashlib.sha256(repr(parts).encode())
+    for file in sorted(SOURCES.iterdir()):
+        digest.update(file.name.encode() + file.read_bytes())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg3d"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache) / f"eg3d_{backend}_{digest.hexdigest()[:16]}"
+
+
+def cuda_home() -> Path | None:
+    """The CUDA toolkit: $CUDA_HOME, $CUDA_PATH, the one nvcc on PATH says it belongs to, or /usr/local/cuda."""
+    if torch.version.cuda is None:
+        return None
+    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _home_of_nvcc(), "/usr/local/cuda"]
+    return next((Path(c) for c in candidates if c and (Path(c) / "bin" / "nvcc").exists()), None)
+
+
+def _home_of_nvcc() -> str | None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    shown = subprocess.run([nvcc, "--dryrun", "-c", "none.cu"], capture_output=True, text=True, check=False).stderr
+    tops = [line.split("=", 1)[1] for line in shown.splitlines() if line.startswith("#$ TOP=")]
+    return str(Path(tops[0]).resolve()) if tops else None
+
+
+def compile_cuda_objects(folder: Path, capabilities: tuple[int, ...] = (80, 90)) -> list[Path]:
+    """Compile every CUDA source, and what calls it, to objects in `folder`; needs a toolkit but no GPU.
+
+    Raises: FileNotFoundError without a toolkit; RuntimeError with the compiler's message.
+    """
+    from torch.utils.cpp_extension import include_paths
+
+    home = cuda_home()
+    if home is None:
+        raise FileNotFoundError("nvcc was not found on PATH, in $CUDA_HOME or in /usr/local/cuda")
+    common = ["-std=c++20", "-c", "-DTORCH_EXTENSION_NAME=eg3d_cuda", f"-I{home / 'include'}"]
+    common += [f"-I{path}" for path in include_paths()]
+    targets = [flag for sm in capabilities for flag in ("-gencode", f"arch=compute_{sm},code=sm_{sm}")]
+    compilers = {
+        ".cu": [str(home / "bin" / "nvcc"), *NVCC_FLAGS, "-Xcompiler", "-fPIC", *targets],
+        ".cpp": [os.environ.get("CXX", "c++"), *CXX_FLAGS["cuda"], "-fPIC"],
+    }
+    commands = {
+        folder / f"{file}.o": [*compilers[Path(file).suffix], *common, str(SOURCES / file)] for file in FILES["cuda"]
+    }
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda output: _run([*commands[output], "-o", str(output)]), commands))
+    return list(commands)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

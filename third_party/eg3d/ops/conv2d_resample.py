@@ -8,10 +8,9 @@ order. The convolutions are PyTorch's own; only the FIR steps have kernels.
 import math
 
 import torch
+from eg3d.ops.upfirdn2d import Padding, filter_size, four_pads, upfirdn2d
 from torch import Tensor
 from torch.nn import functional as F
-
-from eg3d.ops.upfirdn2d import Padding, filter_size, four_pads, upfirdn2d
 
 
 def conv2d_resample(

@@ -6,13 +6,12 @@ floor((L * up + p0 + p1 - T) / down) + 1. Everything here is differentiable twic
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from eg3d.ops import build
 from torch import Tensor
 from torch.nn import functional as F
-
-from eg3d.ops import build
 
 # One number for both axes, or (x, y); paddings also (x before, x after, y before, y after).
 Factor = int | Sequence[int]
@@ -81,8 +80,10 @@ def upfirdn2d(
     f = _checked_filter(x, f)
     up_xy, down_xy, pads = _pair(up, "up"), _pair(down, "down"), four_pads(padding)
     _check_size(x, f, up_xy, pads)
-    build.resolve(impl, x.device)
-    return _reference(x, f, up_xy, down_xy, pads, flip_filter, gain)
+    backend = build.resolve(impl, x.device)
+    if backend == "ref":
+        return _reference(x, f, up_xy, down_xy, pads, flip_filter, gain)
+    return _by_kernel(backend, x, f, up_xy, down_xy, pads, flip_filter, gain)
 
 
 def filter2d(
@@ -143,12 +144,66 @@ def _reference(
     x = x.reshape(num, channels, height, 1, width, 1)
     x = F.pad(x, [0, ux - 1, 0, 0, 0, uy - 1]).reshape(num, channels, height * uy, width * ux)
     x = F.pad(x, pads)
-    f = f * gain ** (f.ndim / 2)
+    f = f.to(torch.promote_types(f.dtype, x.dtype)) * gain ** (f.ndim / 2)
     f = (f if flip_filter else f.flip(list(range(f.ndim)))).to(x.dtype)
     if f.ndim == 2:
         return F.conv2d(x, f.expand(channels, 1, *f.shape), stride=(dy, dx), groups=channels)
     x = F.conv2d(x, f[None, :].expand(channels, 1, 1, -1), stride=(1, dx), groups=channels)
     return F.conv2d(x, f[:, None].expand(channels, 1, -1, 1), stride=(dy, 1), groups=channels)
+
+
+def _by_kernel(
+    backend: str,
+    x: Tensor,
+    f: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    flip_filter: bool,
+    gain: float,
+) -> Tensor:
+    if f.ndim == 1:  # along x, then along y
+        x = _by_kernel(backend, x, f[None, :], (up[0], 1), (down[0], 1), (*pads[:2], 0, 0), flip_filter, gain**0.5)
+        return _by_kernel(backend, x, f[:, None], (1, up[1]), (1, down[1]), (0, 0, *pads[2:]), flip_filter, gain**0.5)
+    width = (x.shape[3] * up[0] + pads[0] + pads[1] - f.shape[1]) // down[0] + 1
+    height = (x.shape[2] * up[1] + pads[2] + pads[3] - f.shape[0]) // down[1] + 1
+    settings = _Settings(backend, up, down, (pads[0], pads[2]), (width, height), flip_filter, float(gain))
+    return _Resampling.apply(x, f.float(), settings)
+
+
+class _Settings(NamedTuple):
+    """What the kernel is told besides its tensors; pairs are (x, y)."""
+
+    backend: str
+    up: tuple[int, int]
+    down: tuple[int, int]
+    pad: tuple[int, int]  # before the image; what follows it is given by the size
+    size: tuple[int, int]  # of the output
+    flip: bool
+    gain: float
+
+    def transposed(self, x: Tensor, f: Tensor) -> "_Settings":
+        """The adjoint operator, from gradients of the output to those of x: factors and filter turn around.
+
+        Output o meets sample m at tap k when o * down - pad + k = m * up; seen from m, with the taps turned around,
+        m * up - (T - 1 - pad) + (T - 1 - k) = o * down.
+        """
+        pad = (f.shape[1] - 1 - self.pad[0], f.shape[0] - 1 - self.pad[1])
+        return _Settings(self.backend, self.down, self.up, pad, (x.shape[3], x.shape[2]), not self.flip, self.gain)
+
+
+class _Resampling(torch.autograd.Function):
+    """A linear operator, so that its gradient is one of the same kind."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Tensor, settings: _Settings) -> Tensor:
+        ctx.save_for_backward(f)
+        ctx.settings = settings.transposed(x, f)
+        return build.kernel(settings.backend, "upfirdn2d")(x, f, *settings[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Resampling.apply(grad, ctx.saved_tensors[0], ctx.settings), None, None
 
 
 def _checked_filter(x: Tensor, f: Tensor | None) -> Tensor:
