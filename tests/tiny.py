@@ -1,12 +1,12 @@
 """A tiny GOAE with seeded weights: every part real, small in every size."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from eg3d.cameras import canonical_label, join_label, pose_from_angles, split_label
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
-from eg3d.rendering.renderer import RenderingConfig
 from parity import load_state, make_state, seeded
 from torch import Tensor, nn
 
@@ -24,23 +24,15 @@ def seeded_weights(module: nn.Module, *, equalized: bool) -> None:
     load_state(module, make_state(shapes, equalized))
 
 
+def tiny_values(part: str) -> dict[str, Any]:
+    """The values of configs/<part>/tiny.yaml."""
+    return yaml.safe_load((CONFIGS / part / "tiny.yaml").read_text())
+
+
 def tiny_generator(plane_axes: str = "xy,xz,zy") -> TriPlaneGenerator:
-    """8 rows of 16, planes of 32², raw render 16², image 32²."""
-    config = GeneratorConfig(
-        z_dim=16,
-        w_dim=16,
-        image_resolution=32,
-        plane_resolution=32,
-        plane_channels=4,
-        channel_base=512,
-        channel_max=16,
-        neural_rendering_resolution=16,
-        superresolution="2X",
-        superresolution_input=16,
-        superresolution_channels=[8, 8],
-        sr_num_fp16_res=0,
-        rendering=RenderingConfig(depth_resolution=6, depth_resolution_importance=6, plane_axes=plane_axes),
-    )
+    """8 rows of 32, planes of 32², raw render 16², image 32²."""
+    config = restore(GeneratorConfig, tiny_values("generator"))
+    config.rendering.plane_axes = plane_axes
     generator = TriPlaneGenerator(config)
     seeded_weights(generator, equalized=True)
     return generator
@@ -51,9 +43,8 @@ def tiny_goae(
 ) -> GOAE:
     """In evaluation mode; its refined planes differ from the W+ planes."""
     generator = generator or tiny_generator()
-    encoder_values, afa_values = (yaml.safe_load((CONFIGS / f"{x}/tiny.yaml").read_text()) for x in ("encoder", "afa"))
-    encoder = Encoder(restore(EncoderConfig, encoder_values), generator.num_ws, generator.config.w_dim)
-    afa = AFA(restore(AFAConfig, afa_values | {"variant": variant}))
+    encoder = Encoder(restore(EncoderConfig, tiny_values("encoder")), generator.num_ws, generator.config.w_dim)
+    afa = AFA(restore(AFAConfig, tiny_values("afa") | {"variant": variant}))
     seeded_weights(encoder, equalized=False)
     seeded_weights(afa, equalized=False)
     return GOAE(generator, encoder, afa, config or GOAEConfig()).eval()

@@ -34,7 +34,7 @@ def test_forward_is_the_chain_of_its_steps(goae: GOAE) -> None:
         planes_f = goae.generator.planes(star, ws)
         mask = goae.visibility(planes_w, planes_f, c)
         view = goae.render(mix_planes(planes_w, planes_f, mask), ws, c)
-    assert out.ws.shape == (2, 8, 16) and torch.equal(out.ws, ws)
+    assert out.ws.shape == (2, 8, 32) and torch.equal(out.ws, ws)
     torch.testing.assert_close(out.image_w, image_w)
     assert torch.equal(star.skip, features.skip)
     for got, expected in zip(out[2:-1], (star, planes_w, planes_f, out.planes_mix, mask), strict=True):
@@ -161,8 +161,8 @@ def test_encoder_gradients_pass_the_generator(goae: GOAE) -> None:
 
 
 def test_eq10_adds_the_feature_difference(goae: GOAE) -> None:
-    ws = torch.randn(2, 8, 16)
-    star, delta = torch.randn(2, 16, 8, 8), 0.5 * torch.randn(2, 8, 16)
+    ws = torch.randn(2, 8, 32)
+    star, delta = torch.randn(2, 16, 8, 8), 0.5 * torch.randn(2, 8, 32)
     with torch.no_grad():
         edited, refined = goae.edit_features(star, ws, ws + delta)
         source, target = (goae.generator.features(w, 8) for w in (ws, ws + delta))
@@ -234,7 +234,7 @@ def test_networks_that_do_not_fit_are_refused(goae: GOAE) -> None:
     afa = AFA(dataclasses.replace(goae.afa.config, feature_resolution=32, token_ratio=1))
     with pytest.raises(ValueError, match=r"afa\.feature_resolution 32 is not below 32"):
         GOAE(goae.generator, goae.encoder, afa, GOAEConfig())
-    encoder = Encoder(goae.encoder.config, 10, 16)
+    encoder = Encoder(goae.encoder.config, 10, 32)
     with pytest.raises(ValueError, match="rows of ws, encoder and generator: 10 and 8"):
         GOAE(goae.generator, encoder, goae.afa, GOAEConfig())
 
