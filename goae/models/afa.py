@@ -221,7 +221,7 @@ class ConvolveOnly(nn.Module):
 
     def forward(self, features: Tensor, residual_features: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, C, r, r) and F_dI (B, C, t, t) -> gamma and beta (B, C, r, r)."""
-        pooled = F.adaptive_avg_pool2d(residual_features, features.shape[2:])
+        pooled = F.adaptive_avg_pool2d(residual_features, (features.shape[2], features.shape[3]))
         both = torch.cat([features, pooled], dim=1)
         return self.conv_gamma(both), self.conv_beta(both)
 

@@ -104,9 +104,9 @@ class SwinPyramid(nn.Module):
         x = self.patch_embed(image)  # (B, h, w, C), as everything inside
         taps = []
         for stage in self.layers:
-            x = stage.downsample(x)  # identity in stage 0
+            x = stage.get_submodule("downsample")(x)  # identity in stage 0
             taps.append(x.flatten(1, 2))
-            for block in stage.blocks:
+            for block in stage.get_submodule("blocks").children():
                 x = block(x)
         base = self.norm(x).flatten(1, 2)
         return Pyramid(taps[0], taps[1], taps[2], taps[3].transpose(1, 2), base.transpose(1, 2))

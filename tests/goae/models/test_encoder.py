@@ -88,7 +88,7 @@ def test_T4_ws_at_every_stage_match_released_numbers() -> None:
 
 
 # With the reference weights two LeakyReLUs get an input of 1e-6 and 5e-7, within rounding of their kink. The side on
-# which they fall moves gradient norms by up to 7e-3. Layer -> position of that input, and its sign in the released code.
+# which they fall moves gradient norms by up to 7e-3. Layer -> position of that input, its sign in the released code.
 KINKS = {"mapper_query_channel_coarse.0": (1773, -1.0), "mapper_query_spatial_coarse.0": (43982, 1.0)}
 
 
