@@ -134,7 +134,7 @@ class Head:
 FACTORS = tuple(f.name for f in fields(Head))
 NUM_FACTORS = len(FACTORS)
 _VALUES: tuple[Callable[[float], float], ...] = tuple(f.metadata["value"] for f in fields(Head))
-_ODD = tuple(i for i, f in enumerate(fields(Head)) if f.metadata["odd"])
+_ODD = tuple(f.metadata["odd"] for f in fields(Head))
 COLUMNS = {g: tuple(i for i, f in enumerate(fields(Head)) if f.metadata["group"] == g) for g in GROUPS}
 
 ATTRIBUTES = ("smile", "mouth_open", "glasses", "hair_length", "hair_dark", "age", "beard", "skin_tone", "eye_open")
@@ -205,9 +205,13 @@ def in_studio(params: HeadParams) -> HeadParams:
 
 def mirror(params: HeadParams) -> HeadParams:
     """The heads as seen in a mirror (x -> -x): factors with a left and a right change sign."""
-    latents = params.latents.clone()
-    latents[:, list(_ODD)] *= -1
-    return HeadParams(latents)
+    return HeadParams(params.latents * mirror_signs())
+
+
+def mirror_signs(group: str | None = None) -> Tensor:
+    """What a mirror multiplies factors by: -1 for those with a left and a right. Returns: (F,) of a group or of all."""
+    signs = torch.tensor([-1.0 if odd else 1.0 for odd in _ODD])
+    return signs if group is None else signs[list(COLUMNS[group])]
 
 
 def factors(params: HeadParams, width: int = NUM_FACTORS) -> Tensor:

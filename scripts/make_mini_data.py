@@ -1,0 +1,64 @@
+"""Make the mini world's data set: procedural heads as EG3D-format zips, one per split.
+
+    python scripts/make_mini_data.py --out data/mini --train 4000
+
+A complete split of the same settings is kept; an interrupted one is made again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from goae.data.mini import SPLITS, VIEWS, SplitConfig, read_manifest, write_split
+from goae.errors import one_paragraph
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(1)
+    out = Path(args.out)
+    sizes = {"train": args.train, "val": args.val, "test": args.test, "multiview": args.people * VIEWS}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with one_paragraph(), Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as bars:
+        for split in args.splits:
+            config = SplitConfig(split, sizes[split], args.seed, args.resolution)
+            path = out / f"{split}.zip"
+            task = bars.add_task(f"{split:9}", total=config.num_images)
+            written = write_split(
+                config, path, workers=args.workers, progress=lambda done, task=task: bars.update(task, completed=done)
+            )
+            bars.update(task, completed=config.num_images)
+            bars.console.print(f"{path}: {config.num_images} images, {'written' if written else 'complete already'}")
+        _write_manifest(out)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="data/mini", help="folder of the zips")
+    parser.add_argument("--train", type=int, default=4000, help="training images, each of another person")
+    parser.add_argument("--val", type=int, default=5000, help="validation images of unseen people")
+    parser.add_argument("--test", type=int, default=300, help="test images of unseen people")
+    parser.add_argument("--people", type=int, default=43, help=f"unseen people of multiview, {VIEWS} images each")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to make")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    args = parser.parse_args()
+    if args.workers < 1 or args.seed < 0:
+        parser.error("--workers must be at least 1 and --seed at least 0")
+    return args
+
+
+def _write_manifest(out: Path) -> None:
+    """Collect settings and hashes of all splits of the folder in manifest.json."""
+    splits = {path.stem: read_manifest(path) for path in sorted(out.glob("*.zip")) if path.stem in SPLITS}
+    partial = out / ".manifest.json.partial"
+    partial.write_text(json.dumps(splits, indent=1) + "\n")
+    partial.replace(out / "manifest.json")
+
+
+if __name__ == "__main__":
+    main()
