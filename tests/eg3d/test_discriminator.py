@@ -140,6 +140,18 @@ def test_resize_keeps_constants_and_averages_when_smaller():
     assert resize(checker, 4)[..., 1:-1].abs().max() < 0.2
 
 
+@pytest.mark.cuda
+def test_half_precision_on_cuda():
+    """The first block in half; logits are float32, and near to those of float32 (bits of half and TF32)."""
+    half, full = tiny(num_fp16_res=1).cuda(), tiny(num_fp16_res=0).cuda()
+    inputs = [x.cuda() for x in tiny_inputs()]
+    x, _ = half.b16(None, torch.cat([inputs[0], resize(inputs[1], 16)], dim=1))
+    assert x.dtype == torch.float16
+    logits, expected = half(*inputs), full(*inputs)
+    assert logits.dtype == torch.float32
+    assert (logits - expected).abs().max() < 2e-2 * expected.abs().max().clamp(min=1)
+
+
 def test_wrong_arguments():
     net = tiny()
     image, image_raw, c = tiny_inputs()

@@ -132,6 +132,28 @@ def test_layer_has_two_derivatives(training):
     assert x.grad.abs().sum() > 0 and layer.affine.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("up", [1, 2])
+def test_half_precision_is_near_and_does_not_overflow(training, up):
+    """Half has 11 bits; styles and weights are made unit size first, so that weights of 1e5 do no harm."""
+    torch.manual_seed(0)
+    layer = SynthesisLayer(32, 16, w_dim=8, resolution=16, up=up).train(training)
+    layer.weight.data *= 1e5
+    x, w = torch.randn(2, 32, 16 // up, 16 // up), torch.randn(2, 8)
+    y, half = layer(x, w), layer(x.half(), w)
+    assert half.dtype == torch.float16
+    assert (half - y).abs().max() < 5e-3 * y.abs().max()
+
+
+def test_half_precision_of_the_other_layers():
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 32, 8, 8), torch.randn(2, 8)
+    rgb, conv = ToRGB(32, 3, w_dim=8), Conv2d(32, 16, 3, down=2, activation="lrelu")
+    assert rgb(x.half(), w).dtype == torch.float32 and conv(x.half()).dtype == torch.float16
+    assert (rgb(x.half(), w) - rgb(x, w)).abs().max() < 5e-3 * rgb(x, w).abs().max()
+    assert (conv(x.half()) - conv(x)).abs().max() < 5e-3 * conv(x).abs().max()
+
+
 def test_wrong_arguments():
     layer = make_layer()
     with pytest.raises(ValueError, match="noise_mode is 'fixed'"):

@@ -104,6 +104,20 @@ def test_half_precision_can_be_declined():
     assert not tiny(num_fp16_res=0).block0.use_fp16
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("variant", ["8XDC", "2X"])
+def test_half_precision_on_cuda(variant):
+    """Half where it is asked for, float32 outside, and near to a run without it (TF32 has 11 bits as half has)."""
+    half, full = tiny(variant).cuda(), tiny(variant, half=False).cuda()
+    inputs = [torch.randn(s, device="cuda") for s in ((2, 3, 16, 16), (2, 8, 16, 16), (2, 5, 12))]
+    rows = inputs[2][:, -1:].repeat(1, 3, 1)
+    assert half.block0.convolve(inputs[1], rows).dtype == torch.float16
+    assert full.block0.convolve(inputs[1], rows).dtype == torch.float32
+    image, expected = half(*inputs), full(*inputs)
+    assert image.dtype == torch.float32
+    assert (image - expected).abs().max() < 2e-2 * expected.abs().max()
+
+
 def test_changed_raw_image():
     net = tiny()
     rgb, x, ws = torch.randn(2, 3, 16, 16), torch.randn(2, 8, 16, 16), torch.randn(2, 5, 12)
