@@ -1,0 +1,88 @@
+"""From files to an `Inverter`, by plain JSON and without Hydra."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from eg3d import checkpoint
+from eg3d.generator import TriPlaneGenerator
+from torch import nn
+
+from goae.inversion import Inverter
+from goae.models import published
+from goae.models.afa import AFA, AFAConfig
+from goae.models.encoder import Encoder, EncoderConfig
+from goae.models.goae import GOAE, GOAEConfig
+from goae.models.goae import preset as named_preset
+from goae.models.storage import Stored, is_stored, load_strictly, read_model, restore, save_model
+
+
+def load_inverter(
+    *,
+    generator: str | Path | TriPlaneGenerator,
+    encoder: str | Path,
+    refiner: str | Path,
+    preset: str | GOAEConfig | None = None,
+    device: str | torch.device | None = None,
+    allow_unexpected: bool = False,
+) -> Inverter:
+    """Load an inverter from weights: released files, or our own (.safetensors with its .json).
+
+    Args:
+        generator: published .pkl, our .safetensors, or a generator in hand.
+        encoder, refiner: the encoder's and the feature alignment's weights. A file without a .json beside it is taken
+            as a released one: released sizes, released names.
+        preset: "paper" or "official", or a whole configuration. None: what a refiner of ours was saved with; official
+            for a released one.
+        device: where to; None: where the generator is.
+        allow_unexpected: ignore, with a warning, tensors in released files that the networks do not have.
+    Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned.
+    """
+    if not isinstance(generator, TriPlaneGenerator):
+        generator = checkpoint.load(generator)
+    encoding = _encoder(Path(encoder), generator, allow_unexpected)
+    afa, trained_with = _refiner(Path(refiner), allow_unexpected)
+    config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
+    goae = GOAE(generator, encoding, afa, config)
+    return Inverter(goae.to(device or next(generator.parameters()).device))
+
+
+def save_encoder(encoder: Encoder, path: str | Path) -> None:
+    """Write an encoder as a .safetensors file and its .json."""
+    save_model(encoder, path, num_ws=encoder.num_ws, w_dim=encoder.w_dim)
+
+
+def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
+    """Write feature alignment, with the choices of mixing and editing it was trained with."""
+    save_model(afa, path, goae=asdict(config))
+
+
+def _encoder(path: Path, generator: TriPlaneGenerator, allow_unexpected: bool) -> Encoder:
+    if not is_stored(path):
+        encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
+        published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)
+        return encoder
+    stored = _of_class(path, Encoder)
+    config = restore(EncoderConfig, stored.config, "encoder.")
+    encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
+    load_strictly(encoder, stored.state, path)
+    return encoder
+
+
+def _refiner(path: Path, allow_unexpected: bool) -> tuple[AFA, GOAEConfig]:
+    """Feature alignment, and the configuration it comes with."""
+    if not is_stored(path):
+        afa = AFA(AFAConfig(variant="official"))
+        published.load_afa(afa, path, allow_unexpected=allow_unexpected)
+        return afa, named_preset("official")
+    stored = _of_class(path, AFA)
+    afa = AFA(restore(AFAConfig, stored.config, "afa."))
+    load_strictly(afa, stored.state, path)
+    return afa, restore(GOAEConfig, stored.facts["goae"], "goae.")
+
+
+def _of_class(path: Path, expected: type[nn.Module]) -> Stored:
+    stored = read_model(path)
+    if stored.name != expected.__name__:
+        raise ValueError(f"{path} holds a {stored.name}; expected weights of the {expected.__name__}")
+    return stored

@@ -1,0 +1,242 @@
+"""Invert, render, edit, save and load."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from eg3d.cameras import split_label
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny import tiny_generator, tiny_goae, tiny_images, tiny_labels
+
+from goae.inversion import Inversion, Inverter
+from goae.models.goae import GOAEConfig, preset
+from goae.models.occlusion import MixConfig
+from goae.photos import photos
+
+
+@pytest.fixture(scope="module")
+def inverter() -> Inverter:
+    return Inverter(tiny_goae())
+
+
+@pytest.fixture(scope="module")
+def official() -> Inverter:
+    return Inverter(tiny_goae(preset("official"), variant="official"))
+
+
+@pytest.fixture(scope="module")
+def inversion(inverter: Inverter) -> Inversion:
+    return inverter.invert(tiny_images(), tiny_labels())
+
+
+def same(a: Inversion, b: Inversion) -> None:
+    for field in dataclasses.fields(Inversion):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, field.name
+
+
+def test_inversion_is_the_forward_pass(inverter: Inverter, inversion: Inversion) -> None:
+    with torch.no_grad():
+        out = inverter.goae(tiny_images(), tiny_labels())
+    assert torch.equal(inversion.ws, out.ws) and torch.equal(inversion.features, out.features.x)
+    assert torch.equal(inversion.planes, out.planes_mix) and torch.equal(inversion.visibility, out.visibility)
+    torch.testing.assert_close(inverter.reconstruct(inversion).image, out.view.image)
+    assert torch.equal(inverter.reconstruct(inversion).image, inverter.render(inversion, inversion.c).image)
+
+
+def test_invert_does_not_depend_on_what_was_inverted_before(inverter: Inverter, inversion: Inversion) -> None:
+    inverter.invert(-tiny_images(1), tiny_labels(1))
+    same(inverter.invert(tiny_images(), tiny_labels()), inversion)
+
+
+def test_the_input_view_of_the_release_is_not_mixed(official: Inverter) -> None:
+    inversion = official.invert(tiny_images(), tiny_labels())
+    with torch.no_grad():
+        out = official.goae(tiny_images(), tiny_labels(), sigmas=inversion.sigmas)
+    torch.testing.assert_close(official.reconstruct(inversion).image, out.view.image)
+    mixed = official.render(inversion, inversion.c).image
+    assert (mixed - official.reconstruct(inversion).image).abs().max() > 1e-3
+
+
+def test_random_blurs_are_repeatable(official: Inverter) -> None:
+    image, c = tiny_images(), tiny_labels()
+    first, again, other = (official.invert(image, c, seed=seed) for seed in (0, 0, 1))
+    same(first, again)
+    assert not torch.equal(first.sigmas, other.sigmas) and not torch.equal(first.visibility, other.visibility)
+    fixed = official.invert(image, c, sigmas=torch.full((2, 2), 1.5))
+    assert (fixed.sigmas == 1.5).all()
+
+
+def test_views_of_many_cameras(inverter: Inverter, inversion: Inversion) -> None:
+    cameras = tiny_labels(5)
+    one = inverter.invert(tiny_images()[:1], tiny_labels()[:1])
+    assert inverter.render(one, cameras).image.shape == (5, 3, 32, 32)
+    view = inverter.render(inversion, cameras[0])
+    assert view.image.shape == (2, 3, 32, 32) and view.image_raw.shape == (2, 3, 16, 16)
+    assert inverter.render(inversion, cameras[0], resolution=8).image_depth.shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="5 camera labels were given for 2 images"):
+        inverter.render(inversion, cameras)
+
+
+@pytest.mark.parametrize("late_rows", ["edited", "source"])
+@pytest.mark.parametrize("which", ["inverter", "official"])
+def test_T13_a_zero_direction_gives_the_plain_inversion(
+    which: str, late_rows: str, request: pytest.FixtureRequest
+) -> None:
+    inverter: Inverter = request.getfixturevalue(which)
+    plain = inverter.invert(tiny_images(), tiny_labels())
+    edited = inverter.edit(plain, torch.zeros(8, 32), late_rows=late_rows)
+    same(edited, plain)
+    assert torch.equal(inverter.render(edited, plain.c).image, inverter.render(plain, plain.c).image)
+
+
+def test_edit_follows_equation_10(inverter: Inverter, inversion: Inversion) -> None:
+    goae, generator = inverter.goae, inverter.goae.generator
+    delta = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    edited = inverter.edit(inversion, delta)
+    ws = inversion.ws + delta
+    with torch.no_grad():
+        source, target = generator.features(inversion.ws, 8), generator.features(ws, 8)
+        star = type(target)(inversion.features + target.x - source.x, target.skip)
+        planes_w, planes_f = generator.planes(target, ws), generator.planes(star, ws)
+        mixed = goae.mix(planes_w, planes_f, inversion.c)
+    torch.testing.assert_close(edited.features, star.x)
+    torch.testing.assert_close(edited.ws, ws)
+    assert torch.equal(edited.late_ws, edited.ws)
+    torch.testing.assert_close(edited.planes, mixed.planes, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(inverter.render(edited, inversion.c).image, inverter.render(inversion, inversion.c).image)
+
+
+def test_late_rows_decide_the_refined_planes_only(inverter: Inverter, inversion: Inversion) -> None:
+    delta = torch.zeros(8, 32)
+    delta[6:] = 1.0  # rows above F
+    edited, source = (inverter.edit(inversion, delta, late_rows=rows) for rows in ("edited", "source"))
+    assert torch.equal(edited.ws, source.ws) and torch.equal(edited.features, source.features)
+    assert torch.equal(source.late_ws, inversion.ws)
+    assert not torch.equal(edited.planes, source.planes)
+    early = torch.zeros(8, 32)
+    early[:3] = 1.0  # rows below F
+    same_planes = [inverter.edit(inversion, early, late_rows=rows).planes for rows in ("edited", "source")]
+    assert torch.equal(*same_planes)
+
+
+def test_configured_late_rows_are_the_default(official: Inverter) -> None:
+    plain, delta = official.invert(tiny_images(), tiny_labels()), torch.ones(2, 8, 32)
+    same(official.edit(plain, delta), official.edit(plain, delta, late_rows="source"))
+
+
+def test_opposite_edits_cancel(inverter: Inverter, inversion: Inversion) -> None:
+    delta = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(1))
+    back = inverter.edit(inverter.edit(inversion, delta), -delta)
+    torch.testing.assert_close(back.ws, inversion.ws, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(back.features, inversion.features, atol=1e-3, rtol=1e-3)
+
+
+def test_edit_refuses_wrong_shapes(inverter: Inverter, inversion: Inversion) -> None:
+    with pytest.raises(ValueError, match="delta_ws has shape"):
+        inverter.edit(inversion, torch.zeros(16))
+    with pytest.raises(ValueError, match="late_rows"):
+        inverter.edit(inversion, torch.zeros(8, 32), late_rows="both")
+
+
+@pytest.mark.parametrize("which", ["inverter", "official"])
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_saved_inversion_comes_back_bit_by_bit(
+    which: str, edited: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    inverter: Inverter = request.getfixturevalue(which)
+    inversion = inverter.invert(tiny_images(), tiny_labels())
+    if edited:
+        inversion = inverter.edit(inversion, 0.5 * torch.ones(8, 32))
+    inversion.save(tmp_path / "head.safetensors")
+    same(Inversion.load(tmp_path / "head.safetensors", inverter), inversion)
+    with safe_open(tmp_path / "head.safetensors", framework="pt") as file:
+        assert "planes" not in file.keys()  # noqa: SIM118, not a mapping
+
+
+def test_files_of_other_generators_and_damaged_files_are_refused(
+    inverter: Inverter, inversion: Inversion, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.safetensors"
+    inversion.save(path)
+    generator = tiny_generator()
+    with torch.no_grad():
+        next(generator.parameters()).add_(1e-3)
+    other = Inverter(tiny_goae(generator=generator))
+    with pytest.raises(ValueError, match=rf"{inversion.generator[:12]}.*{other.generator_hash[:12]}"):
+        Inversion.load(path, other)
+    with pytest.raises(FileNotFoundError, match="no inversion"):
+        Inversion.load(tmp_path / "none.safetensors", inverter)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="damaged"):
+        Inversion.load(path, inverter)
+    save_file({"ws": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="no inversion"):
+        Inversion.load(path, inverter)
+
+
+def test_results_carry_no_gradient_and_the_networks_are_in_evaluation_mode() -> None:
+    goae = tiny_goae().train()
+    inverter = Inverter(goae)
+    assert not goae.encoder.training and not goae.afa.training
+    assert not inverter.invert(tiny_images(1), tiny_labels(1)).planes.requires_grad
+
+
+def test_photos_of_every_kind() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    full, small = photos(picture, 64, 32)
+    assert full.shape == (1, 3, 64, 64) and small.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(full[0], torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1)
+    bicubic = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC)).copy()
+    torch.testing.assert_close(small[0], torch.from_numpy(bicubic).permute(2, 0, 1) / 127.5 - 1)
+    for other in (pixels, pixels[None], [picture]):
+        assert torch.equal(photos(other, 64, 32)[1], small)
+    assert photos([picture, pixels], 64, 32)[0].shape == (2, 3, 64, 64)
+    averaged = photos(full, 64, 32)[1]
+    torch.testing.assert_close(averaged, torch.nn.functional.avg_pool2d(full, 2))
+    assert (averaged - small).abs().max() > 0.05
+    assert photos(full[0], 48, 32)[0].shape == (1, 3, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("L", (64, 64)), "mode L"),
+        (Image.new("RGBA", (64, 64)), "mode RGBA"),
+        (Image.new("RGB", (64, 48)), "64 x 48"),
+        (np.zeros((64, 64), np.uint8), "expected uint8"),
+        (np.zeros((64, 64, 3), np.float32), "expected uint8"),
+        (torch.zeros(1, 3, 64, 48), "48 x 64"),
+        (torch.zeros(1, 1, 64, 64), "expected float"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "expected float"),
+        (torch.full((1, 3, 64, 64), 255.0), "reaches 255"),
+        ([], "no image"),
+    ],
+)
+def test_bad_photos_are_refused(image: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        photos(image, 64, 32)  # type: ignore[arg-type]
+
+
+def test_bad_labels_are_refused(inverter: Inverter) -> None:
+    image, c = tiny_images(), tiny_labels()
+    with pytest.raises(ValueError, match="25 numbers"):
+        inverter.invert(image, c[:, :16])
+    far = c.clone()
+    far[:, [3, 7, 11]] *= 1.1
+    with pytest.raises(ValueError, match=r"2\.97 from the origin"):
+        inverter.invert(image, far)
+    with pytest.raises(ValueError, match="3 camera labels were given for 2 images"):
+        inverter.invert(image, tiny_labels(3))
+    assert torch.equal(inverter.invert(image, c[0]).c[1], c[0])
+    assert split_label(inverter.invert(image, c).c)[0].shape == (2, 4, 4)
+
+
+def test_mask_switches_reach_the_inversion() -> None:
+    inverter = Inverter(tiny_goae(GOAEConfig(mix=MixConfig(planes="none"))))
+    assert (inverter.invert(tiny_images(1), tiny_labels(1)).visibility == 1).all()
