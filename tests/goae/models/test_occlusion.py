@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from eg3d.cameras import split_label
+from eg3d.rendering.rays import rays
 from parity import Case, seeded
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from eg3d.cameras import split_label
-from eg3d.rendering.rays import rays
 from goae.models.occlusion import (
     MixConfig,
     binary_closing,
