@@ -1,0 +1,37 @@
+# Two commands: `make mini` sets up and runs the whole method on the mini world, `make test` sets up and tests it.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+RUN ?= mini-seed0
+
+.PHONY: mini test lint clean
+
+mini: $(VENV)/.installed
+	$(BIN)/python scripts/fetch_weights.py alex
+	$(BIN)/python scripts/make_mini_data.py --out data/mini --train 4000 --val 500
+	$(BIN)/python scripts/train.py experiment=mini run=$(RUN)
+	$(BIN)/python scripts/evaluate.py run=$(RUN)
+	$(BIN)/python scripts/report.py run=$(RUN)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) runs data

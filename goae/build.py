@@ -1,0 +1,146 @@
+"""Configuration to objects: the only place where a name selects a class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from eg3d import checkpoint
+from eg3d.generator import TriPlaneGenerator
+from torch import Tensor, nn
+
+from goae.config import PerceptionConfig, RunConfig, TrainConfig
+from goae.extractors.arcface import ArcFace
+from goae.extractors.face_resnet import FaceResNet
+from goae.extractors.facenet import FaceNet
+from goae.extractors.lpips import LPIPS
+from goae.extractors.mini import MiniPerception
+from goae.extractors.parsing import FaceParser
+from goae.losses.image import ImageLosses, ImageWeights
+from goae.models.afa import AFA
+from goae.models.discriminator import LatentDiscriminator
+from goae.models.encoder import Encoder
+from goae.models.goae import GOAE
+from goae.models.published import load_backbone
+from goae.training.background import BackgroundConfig, BackgroundDepth
+from goae.training.canonical import Background, CanonicalStats
+from goae.training.encoder_stage import EncoderStage
+from goae.training.refiner_stage import RefinerStage
+
+IDENTITIES: dict[str, Callable[[str], nn.Module]] = {
+    "arcface": ArcFace,
+    "face_resnet": FaceResNet,
+    "facenet": FaceNet,
+    "mini": MiniPerception,
+}
+
+
+@dataclass(frozen=True)
+class Perception:
+    """The frozen networks of a configuration; None where it says `none`."""
+
+    lpips: LPIPS | None
+    embed: Callable[[Tensor], Tensor] | None
+    background: Background
+
+
+def build_generator(config: RunConfig) -> TriPlaneGenerator:
+    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes.
+
+    Raises: ValueError if the file's sizes are not those of the configuration.
+    """
+    if not config.paths.generator:
+        torch.manual_seed(config.seed)
+        return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
+    generator = checkpoint.load(config.paths.generator)
+    names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
+    differ = [n for n in names if getattr(generator.config, n) != getattr(config.generator, n)]
+    if differ:
+        lines = "; ".join(
+            f"{n}: {getattr(generator.config, n)} in the file, {getattr(config.generator, n)}" for n in differ
+        )
+        raise ValueError(
+            f"{config.paths.generator} is not the generator that generator=... describes ({lines} configured). Choose the "
+            f"generator group that fits the file."
+        )
+    return generator
+
+
+def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
+    """Untrained encoder and feature alignment around `generator`; their weights follow from the seed."""
+    torch.manual_seed(config.seed + 1)
+    encoder = Encoder(config.encoder, num_ws=generator.num_ws, w_dim=generator.config.w_dim)
+    if config.paths.backbone:
+        load_backbone(encoder.swin_model, config.paths.backbone)
+    return GOAE(generator, encoder, AFA(config.afa), config.goae)
+
+
+def build_perception(config: PerceptionConfig, device: torch.device) -> Perception:
+    """The frozen networks; a missing file raises FileNotFoundError that names the command to run."""
+    lpips = None if config.lpips == "none" else LPIPS(config.lpips, config.lpips_path or None).to(device)
+    embed = None if config.identity == "none" else build_identity(config.identity, config.identity_path, device)
+    return Perception(lpips, embed, build_background(config, device))
+
+
+def build_identity(name: str, path: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """images (B, 3, H, W) in [-1, 1] -> unit vectors (B, D)."""
+    if name not in IDENTITIES:
+        raise ValueError(f"perception.identity is {name!r}; expected one of {', '.join([*IDENTITIES, 'none'])}")
+    network: Callable[[Tensor], Tensor] = IDENTITIES[name](path or None).to(device).embed  # type: ignore[assignment, arg-type]
+    return network
+
+
+def build_background(config: PerceptionConfig, device: torch.device) -> Background:
+    """(image, depth) of a front view -> mask, 1 where it is background."""
+    if config.background == "depth":
+        return lambda image, depth: (depth > config.background_depth).to(depth.dtype)
+    networks = {"parser": FaceParser, "mini": MiniPerception}
+    if config.background not in networks:
+        raise ValueError(f"perception.background is {config.background!r}; expected parser, mini or depth")
+    network = networks[config.background](config.background_path or None).to(device)
+    return lambda image, depth: network.background(image)
+
+
+def build_stats(config: TrainConfig, generator: TriPlaneGenerator) -> CanonicalStats:
+    """The canonical statistics of the generator in hand."""
+    path = Path(config.paths.canonical_stats or default_stats_path(config))
+    return CanonicalStats.load(path, generator)
+
+
+def default_stats_path(config: TrainConfig) -> Path:
+    """Beside the generator, `<stem>-canonical.safetensors`."""
+    generator = Path(config.paths.generator)
+    return generator.with_name(f"{generator.stem}-canonical.safetensors")
+
+
+def build_encoder_stage(config: TrainConfig, goae: GOAE, perception: Perception, device: torch.device) -> EncoderStage:
+    """Stage 1 on `device`."""
+    stage = config.stages.encoder
+    torch.manual_seed(config.seed + 2)
+    discriminator = LatentDiscriminator(config.latent_discriminator)
+    losses = build_image_losses(config, stage.weights, perception)
+    background = build_background_depth(config, goae, perception, stage.background) if stage.bg else None
+    goae.to(device)
+    discriminator.to(device)
+    return EncoderStage(goae, discriminator, losses, background, stage)
+
+
+def build_refiner_stage(config: TrainConfig, goae: GOAE, perception: Perception, device: torch.device) -> RefinerStage:
+    """Stage 2 on `device`."""
+    stage = config.stages.refiner
+    losses = build_image_losses(config, stage.weights, perception)
+    background = build_background_depth(config, goae, perception, stage.background) if stage.bg else None
+    goae.to(device)
+    return RefinerStage(goae, losses, background, stage)
+
+
+def build_image_losses(config: TrainConfig, weights: ImageWeights, perception: Perception) -> ImageLosses:
+    """L_rec with the configured networks."""
+    return ImageLosses(weights, resolution=config.data.loss_resolution, lpips=perception.lpips, embed=perception.embed)
+
+
+def build_background_depth(
+    config: TrainConfig, goae: GOAE, perception: Perception, background: BackgroundConfig
+) -> BackgroundDepth:
+    """L_BG for the generator in hand."""
+    return BackgroundDepth(goae.generator, perception.background, build_stats(config, goae.generator), background)

@@ -1,0 +1,275 @@
+"""Root schemas of the scripts, their registration with Hydra, and a run's stored configuration."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eg3d.generator import GeneratorConfig
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from goae.data.batches import DataConfig
+from goae.models.afa import AFAConfig
+from goae.models.discriminator import LatentDiscriminatorConfig
+from goae.models.encoder import EncoderConfig
+from goae.models.goae import GOAEConfig
+from goae.training.encoder_stage import EncoderStageConfig
+from goae.training.prior import WarmStartConfig
+from goae.training.refiner_stage import RefinerStageConfig
+from goae.training.tracking import LoggingConfig
+
+STAGES = ("all", "encoder", "refiner")
+PRECISIONS = ("32-true", "bf16-mixed")
+DEVICES = ("auto", "cpu", "cuda")
+# What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
+FREE = ("stage", "device", "num_devices", "logging", "validation.batch_size", "data.workers")
+FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
+C = TypeVar("C")
+
+
+@dataclass
+class PathsConfig:
+    """Where files lie; relative paths start from the current folder."""
+
+    runs: str = "runs"
+    generator: str = ""  # .pkl as published, or .safetensors; empty: random weights of the sizes in `generator`
+    backbone: str = ""  # ImageNet weights of the encoder's backbone to start from, timm's naming; empty: random
+    canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
+
+
+@dataclass
+class PerceptionConfig:
+    """The frozen networks behind losses and metrics; an empty path means the cache that fetch_weights.py fills."""
+
+    lpips: str = "alex"  # alex | vgg | none
+    lpips_path: str = ""
+    identity: str = "arcface"  # arcface | face_resnet | facenet | mini | none; of the loss
+    identity_path: str = ""
+    background: str = "parser"  # parser | mini | depth; which pixels of a front view are background
+    background_path: str = ""
+    background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray
+
+
+@dataclass
+class StagesConfig:
+    """Both training stages."""
+
+    encoder: EncoderStageConfig = field(default_factory=EncoderStageConfig)
+    refiner: RefinerStageConfig = field(default_factory=RefinerStageConfig)
+
+
+@dataclass
+class ValidationConfig:
+    """The validation curve while training."""
+
+    num_images: int = 100
+    batch_size: int = 10
+
+
+@dataclass
+class CanonicalConfig:
+    """scripts/canonical_stats.py: how W_c is sampled (paper, Sec. 4.1: 0.1 million front views)."""
+
+    num_samples: int = 100_000
+    batch_size: int = 8
+    seed: int = 0
+    erode: int = 1  # pixels of the depth map by which the background is shrunk
+
+
+@dataclass
+class TrainConfig:
+    """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
+
+    experiment_name: str = ""  # set by experiment=...; the default run name starts with it
+    run: str = ""  # empty: <experiment>-seed<seed>; the same name resumes
+    stage: str = "all"  # all | encoder | refiner
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    num_devices: int = 1  # processes of one self-launched run; torchrun sets its own
+    precision: str = "32-true"  # 32-true | bf16-mixed
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    latent_discriminator: LatentDiscriminatorConfig = field(default_factory=LatentDiscriminatorConfig)
+    afa: AFAConfig = field(default_factory=AFAConfig)
+    goae: GOAEConfig = field(default_factory=GOAEConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    canonical: CanonicalConfig = field(default_factory=CanonicalConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
+        self.run = run_name(self)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class PriorConfig:
+    """scripts/train_prior.py: a generator for the mini world."""
+
+    experiment_name: str = "mini_prior"
+    run: str = ""
+    seed: int = 0
+    device: str = "auto"
+    num_devices: int = 1
+    precision: str = "32-true"
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        self.run = run_name(self)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class EvaluateConfig:
+    """scripts/evaluate.py and scripts/report.py: a trained run on its test images."""
+
+    run: str = ""  # the run's name below `runs`
+    runs: str = "runs"
+    num_images: int = 0  # of the test set; 0: all
+    batch_size: int = 10
+    timing_images: int = 20  # images over which the time of one inversion is the median
+    identity: str = ""  # identity network of the metric; empty: the run's own
+    identity_path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ValueError("run is empty; give the name of a trained run, for example run=mini-seed0")
+        if self.num_images < 0 or self.batch_size < 1 or self.timing_images < 1:
+            raise ValueError("expected num_images >= 0, batch_size >= 1 and timing_images >= 1")
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self.runs) / self.run
+
+
+@dataclass
+class InvertConfig:
+    """scripts/invert.py: photos to saved inversions."""
+
+    input: str = ""  # an image, or a folder of them
+    camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
+    output: str = "output"
+    run: str = ""  # a trained run below `runs`; empty: the three files below
+    runs: str = "runs"
+    generator: str = ""
+    encoder: str = ""
+    refiner: str = ""
+    preset: str = ""  # paper | official; empty: what the refiner was trained with
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("input", "camera") if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)} must be given, for example input=photo.png camera=dataset.json")
+        if not self.run and not (self.generator and self.encoder and self.refiner):
+            raise ValueError("give run=NAME of a trained run, or all of generator=, encoder= and refiner=")
+
+
+RunConfig = TrainConfig | PriorConfig
+
+
+def run_name(config: RunConfig) -> str:
+    """The run's name, by default from experiment and seed; checks the keys that all runs share."""
+    for name, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; expected one of {', '.join(allowed)}")
+    name = config.run or f"{config.experiment_name or 'custom'}-seed{config.seed}"
+    if Path(name).name != name:
+        raise ValueError(f"run is {name!r}; expected a plain folder name below paths.runs ({config.paths.runs})")
+    return name
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, so that a wrong key or type fails while composing."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="prior_schema", node=PriorConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="invert_schema", node=InvertConfig)
+
+
+def to_object(composed: DictConfig, schema: type[C]) -> C:
+    """The dataclasses of a composed configuration, checked."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema)
+    return config
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """Nested dictionaries of plain values."""
+    return dataclasses.asdict(config)
+
+
+def claim_run(config: RunConfig) -> None:
+    """Store the configuration in the run folder, or check that the run that is there was started with it.
+
+    Raises: ValueError listing each key that differs, except those that may change (steps, logging, device).
+    """
+    path = config.run_dir / "config.yaml"
+    if path.exists():
+        stored, current = flatten(to_plain(load_run(config.run_dir, type(config)))), flatten(to_plain(config))
+        differ = [k for k in sorted(stored | current) if stored.get(k) != current.get(k) and not _free(k)]
+        if differ:
+            lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
+            raise ValueError(
+                f"The run {config.run_dir} was started with another configuration ({lines}). Choose another name with "
+                f"run=NAME, or delete the folder to start it again."
+            )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
+    partial.replace(path)
+
+
+def load_run(run_dir: Path, schema: type[C]) -> C:
+    """The configuration that a run folder holds.
+
+    Raises: FileNotFoundError if it is no run folder; ValueError if its keys are not those of this version.
+    """
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist, so {run_dir} is no run folder. Give the name of a run below the runs folder, "
+            f"for example run=mini-seed0, or start one with `python scripts/train.py`."
+        )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+    except Exception as error:  # OmegaConf raises many kinds, all of them about the file's content
+        raise ValueError(f"{path} does not fit this version of the configuration: {error}") from error
+    assert isinstance(merged, DictConfig)
+    return to_object(merged, schema)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _free(key: str) -> bool:
+    if any(key == name or key.startswith(f"{name}.") for name in FREE):
+        return True
+    return ".fit." in key and key.rsplit(".", 1)[-1] in FREE_FIT

@@ -1,0 +1,94 @@
+"""Any inversion method over a data set: one row of numbers per image, a summary, and the time per image."""
+
+import csv
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+T = TypeVar("T")
+Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Row = dict[str, float | str]
+
+
+class View(Protocol):
+    """What `render` returns."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) in [-1, 1]."""
+
+
+class Method(Protocol[T]):
+    """An inversion method: `Inverter` and every baseline."""
+
+    def invert(self, image: Tensor, c: Tensor) -> T:
+        """(B, 3, H, W) in [-1, 1] and (B, 25) to whatever the method keeps."""
+
+    def render(self, inversion: T, c: Tensor) -> View:
+        """A view of it from (B, 25) cameras."""
+
+
+@torch.no_grad()
+def evaluate_input_view(
+    method: Method[T], samples: Sequence[dict[str, Any]], metrics: Metrics, *, batch_size: int, label: str
+) -> list[Row]:
+    """Invert every sample and compare the render from its own camera with it; rows in the order of `samples`."""
+    rows: list[Row] = []
+    starts = range(0, len(samples), batch_size)
+    for start in track(starts, description=label, console=Console(stderr=True)):
+        chunk = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
+        image, c = torch.stack([s["image"] for s in chunk]), torch.stack([s["c"] for s in chunk])
+        values = metrics(method.render(method.invert(image, c), c).image, image)
+        for i, sample in enumerate(chunk):
+            rows.append({"name": sample["name"]} | {name: float(value[i]) for name, value in values.items()})
+    return rows
+
+
+@torch.no_grad()
+def seconds_per_image(method: Method[T], samples: Sequence[dict[str, Any]], *, num_images: int) -> float:
+    """Median wall seconds to invert and reconstruct one image at batch 1, after one warm-up, device synchronised."""
+    seconds = []
+    for i in range(-1, min(num_images, len(samples))):
+        image, c = samples[max(i, 0)]["image"][None], samples[max(i, 0)]["c"][None]
+        began = time.perf_counter()
+        shown = method.render(method.invert(image, c), c).image
+        if shown.is_cuda:
+            torch.cuda.synchronize(shown.device)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:]))
+
+
+def summarize(rows: list[Row]) -> dict[str, float]:
+    """The mean of every numeric column, and the number of images."""
+    columns = [name for name, value in rows[0].items() if not isinstance(value, str)]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in columns}
+    return means | {"num_images": len(rows)}
+
+
+def write_rows(rows: list[Row], path: Path) -> None:
+    """Per-image results as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(value: object, path: Path) -> None:
+    """Indented JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def hardware(devices: Iterable[str]) -> dict[str, Any]:
+    """What the times were measured on."""
+    return {"machine": platform.machine(), "threads": torch.get_num_threads(), "devices": list(devices)}

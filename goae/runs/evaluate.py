@@ -1,0 +1,98 @@
+"""Measure a trained run on the input views of its test images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goae import build
+from goae.baselines.encoder_only import EncoderOnly
+from goae.config import EvaluateConfig, TrainConfig, load_run
+from goae.data.datasets import PosedImages
+from goae.evaluation.image_metrics import image_metrics
+from goae.evaluation.runner import (
+    Method,
+    evaluate_input_view,
+    hardware,
+    seconds_per_image,
+    summarize,
+    write_json,
+    write_rows,
+)
+from goae.losses.reconstruction import pooled
+from goae.models.goae import View
+from goae.runs.setup import device_of, open_images, run_inverter
+
+Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+class AverageCode:
+    """The floor: every image is answered with the render of w_avg from its camera."""
+
+    def __init__(self, inverter: Any) -> None:
+        self.goae = inverter.goae
+
+    @torch.inference_mode()
+    def invert(self, image: Tensor, c: Tensor) -> Tensor:
+        """The average code (B, num_ws, w_dim)."""
+        generator = self.goae.generator
+        return generator.w_avg.expand(len(image), generator.num_ws, -1)
+
+    @torch.inference_mode()
+    def render(self, inversion: Tensor, c: Tensor) -> View:
+        """Render from cameras (B, 25)."""
+        generator = self.goae.generator
+        view = generator.synthesis(inversion, c.to(inversion.device))
+        return View(view.image, view.image_raw, view.image_depth)
+
+
+def evaluate(config: EvaluateConfig) -> Path:
+    """Write `evaluation/<method>.csv`, one row per image, and `evaluation/summary.json`; returns the latter's path."""
+    run = load_run(config.run_dir, TrainConfig)
+    inverter = run_inverter(run)
+    methods: dict[str, Method[Any]] = {
+        "w_avg": AverageCode(inverter),
+        "w_plus": EncoderOnly(inverter.goae),
+        "full": inverter,
+    }
+    samples = test_samples(run, config.num_images)
+    metrics = build_metrics(config, run)
+    folder = config.run_dir / "evaluation"
+    summary: dict[str, Any] = {"identity": config.identity or run.perception.identity, "methods": {}}
+    for name, method in methods.items():
+        rows = evaluate_input_view(method, samples, metrics, batch_size=config.batch_size, label=name)
+        write_rows(rows, folder / f"{name}.csv")
+        seconds = seconds_per_image(method, samples, num_images=config.timing_images)
+        summary["methods"][name] = summarize(rows) | {"seconds": seconds}
+    summary |= hardware([str(inverter.device)])
+    write_json(summary, folder / "summary.json")
+    return folder / "summary.json"
+
+
+def test_samples(run: TrainConfig, num_images: int) -> list[dict[str, Any]]:
+    """The run's test images, or its validation images where it names no test set."""
+    images: PosedImages = open_images(run, run.data.test or run.data.validation)
+    return [images[i] for i in range(min(num_images or len(images), len(images)))]
+
+
+def build_metrics(config: EvaluateConfig, run: TrainConfig) -> Metrics:
+    """Image metrics at the run's loss resolution, with its perceptual network and the identity network asked for."""
+    device = device_of(run)
+    perception = build.build_perception(run.perception, device)
+    embed = perception.embed
+    if config.identity:
+        embed = build.build_identity(config.identity, config.identity_path, device)
+    if perception.lpips is None or embed is None:
+        raise ValueError(
+            "Evaluation needs a perceptual and an identity network, but the run has perception.lpips or "
+            "perception.identity set to none; name an identity network with identity=NAME"
+        )
+    lpips, identity = perception.lpips, embed
+
+    def measure(image: Tensor, target: Tensor) -> dict[str, Tensor]:
+        image, target = (pooled(x.to(device), run.data.loss_resolution) for x in (image, target))
+        return image_metrics(image, target, lpips=lpips, embed=identity)
+
+    return measure

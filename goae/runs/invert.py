@@ -1,0 +1,109 @@
+"""Invert photos from the command line."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from eg3d.cameras import check_label
+from PIL import Image
+from torch import Tensor
+
+from goae.config import InvertConfig, TrainConfig, load_run
+from goae.inversion import Inverter
+from goae.loading import load_inverter
+from goae.runs.setup import run_inverter
+from goae.training.preview import yaw_label
+from goae.viz.grid import depth_picture, save_grid, to_uint8
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
+
+
+def invert(config: InvertConfig) -> Path:
+    """For each photo: reconstruction, five views, depth as PNG, and the inversion; returns the output folder."""
+    inverter = _inverter(config)
+    pictures = find_images(Path(config.input))
+    labels = read_cameras(config.camera, [path.name for path in pictures])
+    output = Path(config.output)
+    for path, c in zip(pictures, labels, strict=True):
+        _invert_one(inverter, path, c, output / path.stem)
+        print(output / path.stem)
+    return output
+
+
+def find_images(path: Path) -> list[Path]:
+    """One image, or all images of a folder by name."""
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    if not found:
+        raise FileNotFoundError(
+            f"input={path} is neither an image nor a folder that holds {', '.join(SUFFIXES)} files; give one of them"
+        )
+    return found
+
+
+def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
+    """A label (25,) for each image: from 25 numbers for all, or a JSON file with a list of [name, 25 numbers]."""
+    if not Path(camera).is_file():
+        return [parse_numbers(camera)] * len(names)
+    content = json.loads(Path(camera).read_text())
+    if not isinstance(content, dict) or "labels" not in content:
+        raise ValueError(
+            f"{camera} has no key `labels`; expected EG3D's dataset.json: a list of [file name, 25 numbers]"
+        )
+    table = {Path(name).stem: numbers for name, numbers in content["labels"]}
+    missing = [name for name in names if Path(name).stem not in table]
+    if missing:
+        raise ValueError(f"{camera} has no label for {', '.join(missing[:5])}; add it, matched by file name")
+    labels = [torch.tensor(table[Path(name).stem], dtype=torch.float32) for name in names]
+    for name, label in zip(names, labels, strict=True):
+        try:
+            check_label(label)
+        except ValueError as error:
+            raise ValueError(f"the label of {name} in {camera} is not usable: {error}") from error
+    return labels
+
+
+def parse_numbers(text: str) -> Tensor:
+    """25 numbers separated by commas or blanks, brackets allowed."""
+    try:
+        numbers = [float(word) for word in text.strip("[] ").replace(",", " ").split()]
+    except ValueError:
+        raise FileNotFoundError(
+            f"camera={text} is neither a file nor 25 numbers; give a dataset.json, or 16 numbers of cam2world and 9 of "
+            f"the intrinsics"
+        ) from None
+    label = torch.tensor(numbers)
+    check_label(label)
+    return label
+
+
+def _inverter(config: InvertConfig) -> Inverter:
+    if config.run:
+        return run_inverter(load_run(Path(config.runs) / config.run, TrainConfig))
+    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
+    return load_inverter(
+        generator=config.generator,
+        encoder=config.encoder,
+        refiner=config.refiner,
+        preset=config.preset or None,
+        device="cpu" if device == "auto" else device,
+    )
+
+
+def _invert_one(inverter: Inverter, path: Path, c: Tensor, folder: Path) -> None:
+    try:
+        inversion = inverter.invert(Image.open(path), c)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be inverted: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    own = inverter.reconstruct(inversion)
+    Image.fromarray(to_uint8(own.image[0])).save(folder / "reconstruction.png")
+    views = [inverter.render(inversion, yaw_label(math.radians(yaw), inversion.c)).image for yaw in YAWS]
+    save_grid(torch.cat(views), folder / "views.png", columns=len(YAWS))
+    rendering = inverter.goae.generator.config.rendering
+    near, far = rendering.ray_start or 2.25, rendering.ray_end or 3.3
+    Image.fromarray(to_uint8(depth_picture(own.image_depth, near=near, far=far)[0])).save(folder / "depth.png")
+    inversion.save(folder / "inversion.safetensors")

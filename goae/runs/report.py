@@ -1,0 +1,100 @@
+"""The picture report of a run."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from goae.config import EvaluateConfig, TrainConfig, load_run
+from goae.runs.evaluate import test_samples
+from goae.runs.setup import run_inverter, stack
+from goae.training.preview import COLUMNS, preview
+from goae.training.tracking import read_metrics
+from goae.viz.curves import curves_png
+from goae.viz.grid import grid
+from goae.viz.report import Section, picture, table, write_report
+
+NUM_SHOWN = 8
+LABELS = {"w_avg": "render of w_avg", "w_plus": "W+ (stage 1)", "full": "full (stage 1 + 2)"}
+# column -> (heading, format)
+COLUMN_FORMATS = {
+    "mse": ("MSE ↓", ".4f"),
+    "psnr": ("PSNR ↑", ".2f"),
+    "ssim": ("SSIM ↑", ".3f"),
+    "lpips": ("LPIPS ↓", ".4f"),
+    "id": ("ID ↑", ".3f"),
+    "seconds": ("time (s) ↓", ".3f"),
+}
+
+
+def report(config: EvaluateConfig) -> Path:
+    """Write `report.html` into the run folder from its metrics, its evaluation and fresh pictures of test images."""
+    run = load_run(config.run_dir, TrainConfig)
+    summary = read_summary(config.run_dir)
+    sections = [
+        Section("Input view of the test images", summary_table(summary)),
+        *picture_sections(run),
+        *curve_sections(config.run_dir),
+        Section("Configuration", f"<pre>{(config.run_dir / 'config.yaml').read_text()}</pre>"),
+    ]
+    path = config.run_dir / "report.html"
+    title = f"GOAE run {run.run}"
+    intro = f"Experiment {run.experiment_name}, seed {run.seed}. Every number and picture here was made by this run."
+    write_report(path, title, intro, sections)
+    return path
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What scripts/evaluate.py measured."""
+    path = run_dir / "evaluation" / "summary.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run `python scripts/evaluate.py run={run_dir.name}` first")
+    return json.loads(path.read_text())
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The means of all methods, best first column the method."""
+    header = ["method", *(heading for heading, _ in COLUMN_FORMATS.values())]
+    rows = [
+        [LABELS[name], *(format(values[column], style) for column, (_, style) in COLUMN_FORMATS.items())]
+        for name, values in summary["methods"].items()
+    ]
+    count = summary["methods"]["full"]["num_images"]
+    note = (
+        f"Means over {count} images. MSE and PSNR on [-1, 1]; LPIPS-AlexNet; identity: {summary['identity']} network, "
+        f"which the training loss uses too; time: median seconds to invert and reconstruct one image, "
+        f"{', '.join(summary['devices'])}, {summary['threads']} threads."
+    )
+    return table(header, rows, note)
+
+
+def picture_sections(run: TrainConfig) -> list[Section]:
+    """Grids of the first test images, by W+ and by the full method."""
+    goae = run_inverter(run).goae
+    device = goae.generator.w_avg.device
+    batch = {name: value.to(device) for name, value in stack(test_samples(run, NUM_SHOWN)).items()}
+    caption = "Each row: input, reconstruction, views from -30 and +30 degrees, depth (near is white)."
+    sections = []
+    for title, refine in (("W+ inversions", False), ("Refined inversions", True)):
+        sections.append(Section(title, picture(_png(preview(goae, batch, refine=refine)), caption)))
+    return sections
+
+
+def curve_sections(run_dir: Path) -> list[Section]:
+    """Loss and validation curves of both stages."""
+    sections = []
+    for stage in ("encoder", "refiner"):
+        rows = read_metrics(run_dir, stage)
+        png = curves_png(rows, f"stage: {stage}")
+        sections.append(Section(f"Curves of stage {stage}", picture(png, "Unweighted terms; val/ on held-out images.")))
+    return sections
+
+
+def _png(images: Tensor, scale: int = 2) -> bytes:
+    sheet = Image.fromarray(grid(images, columns=COLUMNS))
+    buffer = io.BytesIO()
+    sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(buffer, format="png")
+    return buffer.getvalue()

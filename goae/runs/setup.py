@@ -1,0 +1,68 @@
+"""What every job on a run needs: processes, images, the run's weights."""
+
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from goae.config import RunConfig, TrainConfig
+from goae.data.batches import Batches, DataConfig
+from goae.data.datasets import PosedImages
+from goae.inversion import Inverter
+from goae.loading import load_inverter
+from goae.training.loop import FitConfig
+
+
+def launch(config: RunConfig) -> Fabric:
+    """Lightning Fabric on the configured device; under torchrun, one process of several."""
+    fabric = Fabric(accelerator=config.device, devices=config.num_devices, precision=config.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def open_images(config: RunConfig, path: str) -> PosedImages:
+    """A data set in the configured resolution, its cameras checked."""
+    data = config.data
+    return PosedImages(path, data.resolution, extras=tuple(data.extras), radius=data.radius or None)
+
+
+def open_batches(images: PosedImages, data: DataConfig, fit: FitConfig, seed: int, slots: list[int]) -> Batches:
+    """The training batches of one process."""
+    return Batches(images, data, seed=seed, micro=fit.micro, num_slots=fit.batch_size // fit.micro, slots=slots)
+
+
+def stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Samples to a batch of their tensors."""
+    return {name: torch.stack([s[name] for s in samples]) for name, v in samples[0].items() if isinstance(v, Tensor)}
+
+
+def trained(config: TrainConfig, name: str) -> Path:
+    """The weights that stage `name` left in the run folder.
+
+    Raises: FileNotFoundError if the stage has not finished.
+    """
+    path = config.run_dir / f"{name}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist: stage `{name}` of this run has not finished. Train it first, with stage={name} or "
+            f"stage=all."
+        )
+    return path
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device of jobs that use one."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def run_inverter(config: TrainConfig) -> Inverter:
+    """The trained inverter of a run."""
+    return load_inverter(
+        generator=config.paths.generator,
+        encoder=trained(config, "encoder"),
+        refiner=trained(config, "refiner"),
+        device=device_of(config),
+    )

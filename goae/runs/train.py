@@ -1,0 +1,111 @@
+"""Train the stages of a run."""
+
+from pathlib import Path
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from goae import build
+from goae.config import TrainConfig, claim_run, to_plain
+from goae.evaluation.validation import Validation
+from goae.loading import save_encoder, save_refiner
+from goae.models.afa import AFA
+from goae.models.encoder import Encoder
+from goae.models.goae import GOAE
+from goae.models.storage import load_strictly, read_model
+from goae.runs.setup import launch, open_batches, open_images, stack, trained
+from goae.training import checkpoint, preview
+from goae.training.loop import FitConfig, fit, split_slots
+from goae.training.phases import Stage
+from goae.training.tracking import Tracker
+
+NUM_PREVIEWS = 4
+
+
+def train(config: TrainConfig) -> Path:
+    """Train the configured stages; a run that was stopped goes on, a complete one is left as it is.
+
+    Returns: the run folder, with `encoder.safetensors` and `refiner.safetensors`.
+    """
+    fabric = launch(config)
+    if fabric.is_global_zero:
+        claim_run(config)
+    fabric.barrier()
+    todo = [name for name in ("encoder", "refiner") if config.stage in ("all", name) and not complete(config, name)]
+    if not todo:
+        print(f"{config.run_dir}: training is complete")
+        return config.run_dir
+    goae = build.build_goae(config, build.build_generator(config))
+    perception = build.build_perception(config.perception, fabric.device)
+    tracker = Tracker(
+        config.run_dir,
+        config.logging,
+        active=fabric.is_global_zero,
+        columns=preview.COLUMNS,
+        settings=to_plain(config),
+    )
+    stage: Stage
+    for name in todo:
+        if name == "encoder":
+            stage = build.build_encoder_stage(config, goae, perception, fabric.device)
+        else:
+            path = trained(config, "encoder")
+            load_strictly(goae.encoder, read_model(path).state, path)
+            stage = build.build_refiner_stage(config, goae, perception, fabric.device)
+        fit_stage(config, stage, goae, perception, fabric, tracker)
+    tracker.close()
+    return config.run_dir
+
+
+def fit_stage(
+    config: TrainConfig, stage: Stage, goae: GOAE, perception: build.Perception, fabric: Fabric, tracker: Tracker
+) -> None:
+    """Run the loop over the training images of `config`."""
+    cfg = fit_config(config, stage.name)
+    data = config.data
+    images = open_images(config, data.train)
+    held_out = open_images(config, data.validation)
+    shown = [held_out[i] for i in range(min(NUM_PREVIEWS, len(held_out)))]
+    validation = Validation(
+        goae,
+        [held_out[i] for i in range(min(config.validation.num_images, len(held_out)))],
+        perception.lpips,
+        resolution=data.loss_resolution,
+        batch_size=config.validation.batch_size,
+        refine=stage.name == "refiner",
+    )
+    slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
+    with open_batches(images, data, cfg, config.seed, slots) as batches:
+        fit(
+            stage,
+            batches.fetch,
+            cfg,
+            config.run_dir,
+            fabric=fabric,
+            seed=config.seed,
+            preview=stack(shown),
+            evaluate=validation,
+            tracker=tracker,
+            export=lambda module, path: export(module, path, goae),
+        )
+
+
+def export(module: nn.Module, path: Path, goae: GOAE) -> None:
+    """Write an encoder or AFA in our own format."""
+    if isinstance(module, Encoder):
+        save_encoder(module, path)
+    else:
+        assert isinstance(module, AFA)
+        save_refiner(module, goae.config, path)
+
+
+def fit_config(config: TrainConfig, name: str) -> FitConfig:
+    """The loop's settings of a stage."""
+    return config.stages.encoder.fit if name == "encoder" else config.stages.refiner.fit
+
+
+def complete(config: TrainConfig, name: str) -> bool:
+    """Whether stage `name` has been trained to its configured number of steps."""
+    newest = checkpoint.newest(config.run_dir / "checkpoints" / name)
+    reached = newest is not None and checkpoint.step_of(newest) >= fit_config(config, name).steps
+    return reached and (config.run_dir / f"{name}.safetensors").exists()

@@ -1,0 +1,40 @@
+"""Running statistics that do not depend on how micro-batches are spread over processes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class BufferMean:
+    """Gives every micro-batch of a step the same buffers to start from, and keeps the mean of what they leave.
+
+    Covers the floating-point buffers of the modules in train mode (BatchNorm's running statistics); whole-number
+    buffers (its batch counter) advance once per step.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.buffers = [b for m in modules if m.training for b in m.buffers()]
+        self.start = [b.clone() for b in self.buffers]
+        self.sums = [torch.zeros_like(b) for b in self.buffers]
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Before a micro-batch: the buffers are those at the start of the step."""
+        for buffer, start in zip(self.buffers, self.start, strict=True):
+            buffer.copy_(start)
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """After a micro-batch: add what it left."""
+        for buffer, total in zip(self.buffers, self.sums, strict=True):
+            total += buffer
+
+    @torch.no_grad()
+    def finish(self, share: float, sum_over_ranks: Callable[[list[Tensor]], None]) -> None:
+        """At the end of the step: set the mean over all micro-batches, each of which counts `share`."""
+        floating = [total for total in self.sums if total.is_floating_point()]
+        sum_over_ranks(floating)
+        for buffer, total in zip(self.buffers, self.sums, strict=True):
+            if total.is_floating_point():
+                buffer.copy_(total * share)

@@ -1,0 +1,140 @@
+"""Statistics of the canonical latent space W_c: average background depth and average w (paper, Sec. 3 and 4.1)."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from eg3d.cameras import canonical_label
+from eg3d.checkpoint import generator_hash
+from eg3d.generator import TriPlaneGenerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from goae.losses.depth import background_mask
+
+Background = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class CanonicalStats:
+    """What L_BG and the encoder need to know of W_c.
+
+    d_avg: () mean depth along the ray of all background pixels of front views; d_map: (1, 1, R, R) the same per pixel,
+    with d_avg where no sample showed background; w_avg: (w_dim,) mean of w_c; num_samples: images seen.
+    """
+
+    d_avg: Tensor
+    d_map: Tensor
+    w_avg: Tensor
+    num_samples: int
+    generator: str
+
+    def save(self, path: Path) -> None:
+        """Write a small safetensors file."""
+        tensors = {"d_avg": self.d_avg, "d_map": self.d_map, "w_avg": self.w_avg}
+        meta = {"num_samples": str(self.num_samples), "generator": self.generator}
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=meta)
+
+    @classmethod
+    def load(cls, path: Path, generator: TriPlaneGenerator) -> "CanonicalStats":
+        """Read a file that `save` wrote for this very generator.
+
+        Raises: FileNotFoundError naming the command that makes it; ValueError if it belongs to other weights.
+        """
+        if not path.exists():
+            raise FileNotFoundError(
+                f"The canonical statistics {path} do not exist. Make them once for each generator with "
+                f"`python scripts/canonical_stats.py experiment=...`, or set paths.canonical_stats to the file."
+            )
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if meta["generator"] != generator_hash(generator):
+            raise ValueError(
+                f"The canonical statistics {path} were made for a generator with hash {meta['generator'][:12]}, but "
+                f"the one in hand has {generator_hash(generator)[:12]}. Run `python scripts/canonical_stats.py` for it."
+            )
+        return cls(tensors["d_avg"], tensors["d_map"], tensors["w_avg"], int(meta["num_samples"]), meta["generator"])
+
+
+@torch.no_grad()
+def canonical_statistics(
+    generator: TriPlaneGenerator,
+    background: Background,
+    *,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    partial: Path | None = None,
+    erode: int = 1,
+) -> Iterator[CanonicalStats]:
+    """Sample W_c, render front views and average their background depth (R10); yields after every batch.
+
+    Each batch has its own seed, so that with `partial`, where the running sums are kept, a stopped run continues
+    with the same result.
+
+    Args:
+        background: (image (B, 3, H, W) in [-1, 1], depth (B, 1, R, R)) -> (B, 1, h, w), 1 where it is background.
+        erode: pixels by which the mask is shrunk, away from silhouettes.
+    Raises: ValueError, at the end, if no sample showed any background.
+    """
+    device = generator.w_avg.device
+    c0 = canonical_label().to(device)
+    resolution = generator.config.neural_rendering_resolution
+    sums = {
+        "seen": torch.zeros((), dtype=torch.float64, device=device),
+        "depth": torch.zeros(1, 1, resolution, resolution, dtype=torch.float64, device=device),
+        "count": torch.zeros(1, 1, resolution, resolution, dtype=torch.float64, device=device),
+        "w": torch.zeros_like(generator.w_avg, dtype=torch.float64),
+    }
+    identity = generator_hash(generator)
+    settings = {"generator": identity, "batch_size": str(batch_size), "seed": str(seed), "erode": str(erode)}
+    if partial is not None and partial.exists():
+        sums = _read_partial(partial, settings, device)
+    while int(sums["seen"]) < num_samples:
+        seen = int(sums["seen"])
+        size = min(batch_size, num_samples - seen)
+        rng = torch.Generator().manual_seed((seed << 32) + seen)
+        z = torch.randn(size, generator.config.z_dim, generator=rng).to(device)
+        c = c0.expand(size, -1)
+        ws = generator.mapping(z, c)
+        front = generator.synthesis(ws, c)
+        mask = background_mask(background(front.image, front.image_depth), resolution, erode).double()
+        sums["seen"] += size
+        sums["depth"] += (front.image_depth.double() * mask).sum(0, keepdim=True)
+        sums["count"] += mask.sum(0, keepdim=True)
+        sums["w"] += ws[:, 0].double().sum(0)
+        if partial is not None:
+            _write_partial(sums, partial, settings)
+        yield _finish(sums, identity)
+
+
+def _finish(sums: dict[str, Tensor], identity: str) -> CanonicalStats:
+    count = sums["count"].sum()
+    if count == 0:
+        raise ValueError(
+            "No background was found in any sampled front view. Check the background network (perception.background) "
+            "and that it belongs to this generator."
+        )
+    d_avg = sums["depth"].sum() / count
+    d_map = torch.where(sums["count"] > 0, sums["depth"] / sums["count"].clamp(min=1), d_avg)
+    w_avg = sums["w"] / sums["seen"]
+    return CanonicalStats(d_avg.float(), d_map.float(), w_avg.float(), int(sums["seen"]), identity)
+
+
+def _write_partial(sums: dict[str, Tensor], path: Path, settings: dict[str, str]) -> None:
+    temporary = path.with_name(path.name + ".new")
+    save_file(sums, temporary, metadata={"settings": json.dumps(settings)})
+    temporary.replace(path)
+
+
+def _read_partial(path: Path, settings: dict[str, str], device: torch.device) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        found = json.loads(file.metadata()["settings"])
+        sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    if found != settings:
+        raise ValueError(f"{path} holds sums made with {found}, not {settings}. Delete it to start again.")
+    return sums

@@ -1,0 +1,156 @@
+"""Stage 1: the geometry-aware encoder and its canonical latent discriminator (paper, Sec. 4.1 and App. A)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from eg3d.cameras import canonical_label
+from torch import Tensor, nn
+
+from goae.losses import adversarial, latent
+from goae.losses.image import ImageLosses, ImageWeights
+from goae.models.discriminator import CodePool, LatentDiscriminator
+from goae.models.encoder import active_rows, stage_at
+from goae.models.goae import GOAE
+from goae.training.background import BackgroundConfig, BackgroundDepth
+from goae.training.loop import FitConfig
+from goae.training.optim import OptimizerConfig, build_optimizer
+from goae.training.phases import Batch, Draw, Phase
+from goae.training.preview import preview
+
+
+@dataclass
+class LatentAdversaryConfig:
+    """How D_Wc is trained (Eq. 2)."""
+
+    gamma: float = 10.0  # weight of R1, Eq. 2
+    r1_every: int = 16  # lazy regularisation; 1: with every update
+    rows: str = "all_active"  # which fake codes D sees: all_active rows, or one random_row per image
+    pool: int = 50  # history of codes; 0: none
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", lr=2e-5))
+
+    def __post_init__(self) -> None:
+        if self.rows not in ("all_active", "random_row"):
+            raise ValueError(f"adversary.rows is {self.rows!r}; expected all_active or random_row")
+
+
+@dataclass
+class EncoderStageConfig:
+    """Stage 1; the defaults are the paper's for faces."""
+
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=1_000_000, batch_size=3))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("ranger", lr=1e-4))
+    weights: ImageWeights = field(default_factory=ImageWeights)
+    adv: float = 0.05  # lambda 4
+    bg: float = 5.0  # lambda 5
+    dw: float = 0.001  # lambda 6
+    stage_steps: list[int] = field(default_factory=lambda: [10_000, 20_000, 30_000])  # base, coarse, mid, fine
+    adversary: LatentAdversaryConfig = field(default_factory=LatentAdversaryConfig)
+    background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    neural_resolution: int = 0  # raw render while training; 0: the generator's own
+
+    def __post_init__(self) -> None:
+        if len(self.stage_steps) != 3 or sorted(self.stage_steps) != self.stage_steps:
+            raise ValueError(f"stage_steps are {self.stage_steps}; expected three rising step numbers")
+
+
+class EncoderStage:
+    """Per step: D_Wc (and lazily R1) on codes, then the encoder with D_Wc frozen."""
+
+    name = "encoder"
+    main = "encoder"
+
+    def __init__(
+        self,
+        goae: GOAE,
+        discriminator: LatentDiscriminator,
+        image_losses: ImageLosses,
+        background: BackgroundDepth | None,
+        config: EncoderStageConfig,
+    ) -> None:
+        self.goae, self.discriminator, self.image_losses = goae, discriminator, image_losses
+        self.background, self.config = background, config
+        self.modules: dict[str, nn.Module] = {"encoder": goae.encoder, "discriminator": discriminator}
+        self.level = 0
+        slots = config.fit.batch_size // config.fit.micro
+        self.pools = [(CodePool(config.adversary.pool), CodePool(config.adversary.pool)) for _ in range(slots)]
+        self.phases = self._phases()
+
+    def begin(self, step: int) -> None:
+        """Train mode, and the progressive level of `step` (App. A)."""
+        self.level = stage_at(step, self.config.stage_steps)
+        self.goae.encoder.train()
+        self.discriminator.train()
+
+    def preview(self, batch: Batch) -> Tensor:
+        """Input, W+ inversion, two more views, depth."""
+        return preview(self.goae, batch, refine=False)
+
+    def slot_state(self) -> dict[int, Any]:
+        """The code pools of the slots that were used here."""
+        return {i: [p.state_dict() for p in pair] for i, pair in enumerate(self.pools) if any(len(p) for p in pair)}
+
+    def load_slot_state(self, state: dict[int, Any]) -> None:
+        """Put the pools back."""
+        for slot, pair in state.items():
+            for pool, saved in zip(self.pools[slot], pair, strict=True):
+                pool.load_state_dict(saved)
+
+    def _phases(self) -> list[Phase]:
+        adversary = self.config.adversary
+        phases = []
+        if self.config.adv:
+            optimizer = build_optimizer(adversary.optimizer, self.discriminator.parameters())
+            every = adversary.r1_every
+            phases = [
+                Phase("d", [self.discriminator], optimizer, {"real": 1.0, "fake": 1.0}, self._discriminator_losses),
+                Phase("r1", [self.discriminator], optimizer, {"r1": float(every)}, self._r1, every),
+            ]
+        weights = self.config.weights.as_dict() | {"adv": self.config.adv, "bg": self.config.bg, "dw": self.config.dw}
+        optimizer = build_optimizer(self.config.optimizer, self.goae.encoder.parameters())
+        return [*phases, Phase("e", [self.goae.encoder], optimizer, weights, self._encoder_losses)]
+
+    def _real_codes(self, batch: Batch, draw: Draw) -> Tensor:
+        """w_c ~ W_c: noise mapped under the canonical pose, (B, w_dim)."""
+        size, device = len(batch["image"]), batch["image"].device
+        rng = draw.generator("real codes")
+        generator = self.goae.generator
+        z = torch.randn(size, generator.config.z_dim, generator=rng).to(device)
+        return generator.mapping(z, canonical_label().to(device).expand(size, -1))[:, 0]
+
+    @torch.no_grad()
+    def _codes(self, batch: Batch, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Real and fake codes for D_Wc, through the history pools of this slot."""
+        ws = self.goae.encode(self.goae.encoder_input(batch["image"]), stage=self.level)
+        fake = ws[:, active_rows(self.level, ws.shape[1])]
+        if self.config.adversary.rows == "random_row":
+            pick = torch.randint(fake.shape[1], (len(fake),), generator=draw.generator("row"))
+            fake = fake[torch.arange(len(fake)), pick.to(fake.device)][:, None]
+        real_pool, fake_pool = self.pools[draw.slot]
+        real = real_pool.exchange(self._real_codes(batch, draw), draw.generator("real pool"))
+        return real, fake_pool.exchange(fake.flatten(0, 1), draw.generator("fake pool"))
+
+    def _discriminator_losses(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+        real, fake = self._codes(batch, draw)
+        logits_real, logits_fake = self.discriminator(real), self.discriminator(fake)
+        return {"real": adversarial.real_logistic(logits_real), "fake": adversarial.fake_logistic(logits_fake)}
+
+    def _r1(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+        real = self._real_codes(batch, draw)
+        return {"r1": adversarial.r1_penalty(self.discriminator, real, self.config.adversary.gamma)}
+
+    def _encoder_losses(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+        image, c = batch["image"], batch["c"]
+        uniforms = draw.generator("render", image.device)
+        resolution = self.config.neural_resolution or None
+        code = self.goae.invert_w(image, c, stage=self.level, resolution=resolution, uniforms=uniforms)
+        ws = code.ws
+        terms = self.image_losses(code.view.image, image)
+        rows = active_rows(self.level, ws.shape[1]).stop
+        if self.config.adv:
+            terms["adv"] = adversarial.encoder_adversarial(self.discriminator, ws, rows)
+        if self.background and draw.step % self.config.background.every == 0:
+            terms["bg"] = self.background(code.planes, ws, uniforms, resolution)
+        if self.config.dw and self.level:
+            terms["dw"] = latent.delta_w(ws, rows)
+        return terms

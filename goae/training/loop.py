@@ -1,0 +1,251 @@
+"""The train loop that both stages share (paper, App. A)."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from goae.training import checkpoint
+from goae.training.buffers import BufferMean
+from goae.training.ema import WeightAverage
+from goae.training.phases import Batch, Draw, Phase, Stage
+from goae.training.tracking import Tracker
+
+Evaluate = Callable[[], dict[str, float]]
+Fetch = Callable[[int, int], Batch]
+
+
+@dataclass
+class FitConfig:
+    """How long, how large and on what; one per stage."""
+
+    steps: int = 1_000_000
+    batch_size: int = 3
+    micro_batch: int = 0  # images that share BatchNorm and the code pool; 0: the whole batch
+    clip_grad_norm: float = 0.0  # 0: off
+    ema: float = 0.0  # decay; 0: off, as in the paper
+    monitor: str = "mse"  # the validation metric, lower is better, that picks the best weights
+    log_every: int = 50
+    image_every: int = 2_000
+    evaluate_every: int = 5_000
+    save_every: int = 2_000
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 1 or self.micro_batch < 0:
+            raise ValueError(
+                f"steps {self.steps}, batch_size {self.batch_size}, micro_batch {self.micro_batch}: expected "
+                f"steps >= 0, batch_size >= 1, micro_batch >= 0"
+            )
+        if self.batch_size % self.micro:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+        for name in ("log_every", "image_every", "evaluate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+    @property
+    def micro(self) -> int:
+        """Images in one micro-batch."""
+        return self.micro_batch or self.batch_size
+
+
+class NonFiniteLossError(ValueError):
+    """A loss term is NaN or infinite."""
+
+
+def fit(
+    stage: Stage,
+    fetch: Fetch,
+    cfg: FitConfig,
+    run_dir: Path,
+    *,
+    fabric: Fabric,
+    seed: int,
+    preview: Batch,
+    evaluate: Evaluate | None = None,
+    tracker: Tracker,
+    export: Callable[[nn.Module, Path], object],
+) -> None:
+    """Train `stage` to `cfg.steps`, from the newest checkpoint in `run_dir/checkpoints/<stage>` if there is one.
+
+    Stopping and starting again gives the numbers of an uninterrupted run: all randomness follows from
+    (seed, step, micro-batch), so only weights, optimisers, averages and pools have to survive.
+
+    Args:
+        fetch: (step, slot) -> the micro-batch at that place, with `cfg.micro` images.
+        preview: the batch shown in the image grids.
+        evaluate: -> validation metrics of the current weights; `cfg.monitor` picks the best.
+        export: writes the module to a path, for `run_dir/<stage>.safetensors` and `<stage>-best.safetensors`.
+    Raises: ValueError if the sizes do not divide; NonFiniteLossError naming step, phase and term.
+    """
+    slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
+    for module in stage.modules.values():
+        module.to(fabric.device)
+    average = WeightAverage(stage.modules[stage.main], cfg.ema) if cfg.ema else None
+    folder = run_dir / "checkpoints" / stage.name
+    first, best = restore(stage, average, checkpoint.newest(folder), fabric)
+    tracker.start(stage.name, first, cfg.steps)
+
+    for step in range(first, cfg.steps + 1):
+        last = step == cfg.steps
+        stage.begin(step)
+        shown = average.module if average else stage.modules[stage.main]
+
+        # Pictures, validation, checkpoint: ahead of the gradient work, so that step 0 and the last step are covered
+        if step % cfg.image_every == 0 or last:
+            tracker.images(step, stage.preview(move(preview, fabric)))
+        if evaluate and (step % cfg.evaluate_every == 0 or last):
+            metrics = evaluate()
+            tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
+            if metrics[cfg.monitor] < best:
+                best = metrics[cfg.monitor]
+                on_rank_zero(fabric, lambda module=shown: export(module, run_dir / f"{stage.name}-best.safetensors"))
+            stage.begin(step)
+        if step % cfg.save_every == 0 or last:
+            state = gather_state(stage, average, step, best, fabric)
+            on_rank_zero(fabric, lambda state=state, step=step: checkpoint.save(state, folder, step))
+        if last:
+            on_rank_zero(fabric, lambda module=shown: export(module, run_dir / f"{stage.name}.safetensors"))
+            break
+
+        # One update per phase that is due
+        batches = [move(fetch(step, slot), fabric) for slot in slots]
+        scalars: dict[str, Tensor] = {}
+        for phase in stage.phases:
+            if step % phase.every == 0:
+                scalars |= update(phase, batches, slots, step, cfg, seed, fabric)
+        if average:
+            average.update(stage.modules[stage.main])
+        if step % cfg.log_every == 0:
+            tracker.scalars(step, {name: float(value) for name, value in scalars.items()})
+        tracker.advance(step)
+    tracker.finish()
+
+
+def update(
+    phase: Phase, batches: list[Batch], slots: list[int], step: int, cfg: FitConfig, seed: int, fabric: Fabric
+) -> dict[str, Tensor]:
+    """One optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them."""
+    parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+    phase.optimizer.zero_grad(set_to_none=True)
+    buffers = BufferMean(phase.modules)
+    share = cfg.micro / cfg.batch_size
+    sums: dict[str, Tensor] = {}
+    for slot, batch in zip(slots, batches, strict=True):
+        draw = Draw(seed, step, slot)
+        seed_all(draw.number(phase.name))
+        buffers.begin()
+        with fabric.autocast():
+            terms = phase.losses(batch, draw)
+            total = torch.stack([phase.weights[name] * term.float() for name, term in terms.items()]).sum()
+        check_finite(terms, phase.name, step)
+        fabric.backward(total * share)
+        buffers.end()
+        for name, term in terms.items():
+            key = f"{phase.name}/{name}"
+            sums[key] = sums.get(key, torch.zeros((), device=fabric.device)) + term.detach().float() * share
+    sum_over_ranks([p.grad for p in parameters if p.grad is not None], fabric)
+    sum_over_ranks(list(sums.values()), fabric)
+    buffers.finish(share, lambda tensors: sum_over_ranks(tensors, fabric))
+    if cfg.clip_grad_norm:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.clip_grad_norm)
+        check_finite({"gradient norm": norm}, phase.name, step)
+    phase.optimizer.step()
+    return sums
+
+
+def split_slots(cfg: FitConfig, rank: int, num_ranks: int) -> list[int]:
+    """The micro-batch slots of one process; every process has the same number of them."""
+    num_slots = cfg.batch_size // cfg.micro
+    if num_slots % num_ranks:
+        raise ValueError(
+            f"{num_slots} micro-batches (batch_size {cfg.batch_size} / micro_batch {cfg.micro}) cannot be shared "
+            f"equally by {num_ranks} processes; change stages.*.fit.batch_size or stages.*.fit.micro_batch"
+        )
+    return list(range(rank, num_slots, num_ranks))
+
+
+def seed_all(number: int) -> None:
+    """Seed the global generators, which dropout and drop-path use."""
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:
+    """Raise NonFiniteLossError if any term is NaN or infinite."""
+    for name, term in terms.items():
+        if not torch.isfinite(term):
+            raise NonFiniteLossError(
+                f"The term '{name}' of phase '{phase}' is {float(term)} at step {step}. The checkpoints in the run "
+                f"folder are untouched: lower the learning rate (stages.*.optimizer.lr), clip gradients "
+                f"(stages.*.fit.clip_grad_norm=1) or use precision=32-true, and start the same command again."
+            )
+
+
+def sum_over_ranks(tensors: Iterable[Tensor], fabric: Fabric) -> None:
+    """Replace each tensor by its sum over all processes, in one message."""
+    tensors = list(tensors)
+    if fabric.world_size == 1 or not tensors:
+        return
+    flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+    torch.distributed.all_reduce(flat)
+    start = 0
+    for t in tensors:
+        t.detach().copy_(flat[start : start + t.numel()].view_as(t))
+        start += t.numel()
+
+
+def gather_state(stage: Stage, average: WeightAverage | None, step: int, best: float, fabric: Fabric) -> dict[str, Any]:
+    """Everything that must survive a restart; the slots' memories are collected from all processes."""
+    slot_state = stage.slot_state()
+    if fabric.world_size > 1:
+        gathered: list[dict[int, Any]] = [{} for _ in range(fabric.world_size)]
+        torch.distributed.all_gather_object(gathered, slot_state)
+        slot_state = {slot: value for part in gathered for slot, value in part.items()}
+    return {
+        "step": step,
+        "best": best,
+        "modules": {name: module.state_dict() for name, module in stage.modules.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers(stage)],
+        "average": average.module.state_dict() if average else None,
+        "slots": slot_state,
+    }
+
+
+def restore(stage: Stage, average: WeightAverage | None, path: Path | None, fabric: Fabric) -> tuple[int, float]:
+    """Load `path` into the stage; returns (step, best metric so far), (0, inf) without a checkpoint."""
+    if path is None:
+        return 0, float("inf")
+    state = checkpoint.load(path, fabric.device)
+    for name, module in stage.modules.items():
+        module.load_state_dict(state["modules"][name])
+    for optimizer, saved in zip(optimizers(stage), state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    if average:
+        average.module.load_state_dict(state["average"])
+    stage.load_slot_state(state["slots"])
+    return state["step"], state["best"]
+
+
+def optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
+    """The distinct optimisers of a stage, in order of their phases."""
+    return list({id(phase.optimizer): phase.optimizer for phase in stage.phases}.values())
+
+
+def move(batch: Batch, fabric: Fabric) -> Batch:
+    """The batch on this process's device."""
+    return {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
+
+
+def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
+    """Do `action` on the first process; the others wait for it."""
+    if fabric.is_global_zero:
+        action()
+    fabric.barrier()

@@ -1,0 +1,65 @@
+"""What a training stage is made of: phases, each an optimiser and the losses that it follows."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where a micro-batch stands; all its randomness follows from these numbers, on any number of processes."""
+
+    seed: int
+    step: int
+    slot: int  # index of the micro-batch within the step's whole batch
+
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A fresh generator, the same whenever it is asked for; different purposes give independent numbers."""
+        return torch.Generator(device).manual_seed(self.number(purpose))
+
+    def number(self, purpose: str) -> int:
+        """A 63-bit seed from (seed, step, slot, purpose)."""
+        text = f"{purpose}/{self.seed}/{self.step}/{self.slot}".encode()
+        return (zlib.crc32(text) << 31) ^ zlib.crc32(text[::-1]) ^ (self.step << 8) ^ self.slot
+
+
+@dataclass
+class Phase:
+    """One update: `losses` gives named unweighted scalars, summed with `weights`, followed by `optimizer`.
+
+    Terms whose weight is 0 are left out by `losses`, so that they cost nothing. `every` is the interval in steps.
+    """
+
+    name: str
+    modules: list[nn.Module]
+    optimizer: torch.optim.Optimizer
+    weights: Mapping[str, float]
+    losses: Callable[[Batch, Draw], dict[str, Tensor]]
+    every: int = 1
+
+
+class Stage(Protocol):
+    """What `fit` trains."""
+
+    name: str
+    modules: dict[str, nn.Module]  # everything trained; saved and restored by name
+    phases: list[Phase]
+    main: str  # the module that is exported and averaged
+
+    def begin(self, step: int) -> None:
+        """Put modules into train or eval mode and apply schedules for `step`."""
+
+    def preview(self, batch: Batch) -> Tensor:
+        """A picture of the current state: (rows * columns, 3, H, W) in [-1, 1], `preview_columns` a row."""
+
+    def slot_state(self) -> dict[int, Any]:
+        """What each micro-batch slot remembers between steps (tensors and plain values), by slot."""
+
+    def load_slot_state(self, state: dict[int, Any]) -> None:
+        """Take back what `slot_state` gave on every process together."""

@@ -1,0 +1,45 @@
+"""The pictures that show how training goes."""
+
+import math
+
+import torch
+from eg3d.cameras import join_label, pose_from_angles, split_label
+from torch import Tensor
+from torch.nn import functional as F
+
+from goae.models.goae import GOAE
+from goae.viz.grid import depth_picture
+
+COLUMNS = 5
+YAWS = (-math.radians(30), math.radians(30))
+
+
+def preview(goae: GOAE, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
+    """A row for each image: input, reconstruction, views from -30 and +30 degrees, depth: (B * 5, 3, H, W)."""
+    training = {module: module.training for module in (goae.encoder, goae.afa)}
+    for module in training:
+        module.eval()
+    pictures = _pictures(goae, batch["image"], batch["c"], refine)
+    for module, mode in training.items():
+        module.train(mode)
+    return torch.stack(pictures, 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def _pictures(goae: GOAE, image: Tensor, c: Tensor, refine: bool) -> list[Tensor]:
+    code = goae.invert_w(image, c)
+    planes, own = code.planes, code.view
+    if refine:
+        planes = goae.mix(code.planes, goae.refine_planes(image, code).planes, c).planes
+        own = goae.render(planes, code.ws, c)
+    others = [goae.render(planes, code.ws, yaw_label(yaw, c)).image for yaw in YAWS]
+    rendering = goae.generator.config.rendering
+    near, far = rendering.ray_start or 2.25, rendering.ray_end or 3.3
+    depth = F.interpolate(depth_picture(own.image_depth, near=near, far=far), image.shape[-2:])
+    return [image, own.image, *others, depth]
+
+
+def yaw_label(yaw: float, like: Tensor) -> Tensor:
+    """The label (B, 25) of a camera at `yaw` radians from the front, with the intrinsics of `like`."""
+    cam2world, intrinsics = split_label(like)
+    return join_label(pose_from_angles(yaw).to(cam2world).expand_as(cam2world), intrinsics)

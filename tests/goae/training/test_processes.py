@@ -1,0 +1,64 @@
+"""One process and two give the same science: gradients, statistics and pools do not depend on how slots are spread."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from lightning_fabric import Fabric
+from test_loop import Toy, fetch
+from goae.training.loop import FitConfig, fit
+from goae.training.tracking import LoggingConfig, Tracker
+
+folder = Path(sys.argv[2])
+fabric = Fabric(accelerator="cpu", devices=int(sys.argv[3]), strategy="ddp" if int(sys.argv[3]) > 1 else "auto")
+fabric.launch()
+stage = Toy()
+fit(stage, fetch, FitConfig(steps=5, batch_size=4, micro_batch=2, log_every=1, save_every=2), folder, fabric=fabric,
+    seed=3, preview=fetch(0, 0), tracker=Tracker(folder, LoggingConfig(progress=False), active=fabric.is_global_zero,
+    columns=2), export=lambda module, path: None)
+if fabric.is_global_zero:
+    torch.save({"net": stage.net.state_dict()}, folder / "end.pt")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    here = str(Path(__file__).parent)
+    ends = []
+    for num in (1, 2):
+        folder = tmp_path / f"processes{num}"
+        folder.mkdir()
+        launch = [sys.executable, str(script), here, str(folder), str(num)]
+        if num > 1:
+            launch = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                f"--nproc_per_node={num}",
+                f"--master_port={free_port()}",
+                *launch[1:],
+            ]
+        subprocess.run(launch, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+        ends.append(torch.load(folder / "end.pt", weights_only=True)["net"])
+    for name in ends[0]:
+        assert torch.allclose(ends[0][name].double(), ends[1][name].double(), atol=1e-6), name
+    saved = [sorted((tmp_path / f"processes{n}/checkpoints/toy").iterdir())[-1] for n in (1, 2)]
+    slots = [torch.load(path, weights_only=True)["slots"] for path in saved]
+    assert slots[0].keys() == slots[1].keys() == {0, 1}
+    assert all(torch.allclose(slots[0][s], slots[1][s], atol=1e-6) for s in (0, 1))
