@@ -28,9 +28,9 @@ HELD_OUT = 1 << 20  # people from this number on are never trained on
 class PerceptionConfig:
     """How the network is trained."""
 
-    people: int = 1200
+    people: int = 1000
     views: int = 4
-    steps: int = 3000
+    steps: int = 2500
     batch_size: int = 32
     lr: float = 2e-3
     weight_decay: float = 1e-3
