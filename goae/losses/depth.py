@@ -7,6 +7,7 @@ over all pixels being the default.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
 
 KINDS = ("mse", "masked_mse", "l2norm")
 
@@ -33,3 +34,18 @@ def background_depth(depth: Tensor, background: Tensor, d_avg: Tensor | float, k
     if kind == "masked_mse":
         return difference.square().sum() / mask.sum().clamp_min(1)
     return torch.linalg.vector_norm(difference.flatten(1), dim=1).mean()
+
+
+def background_mask(background: Tensor, resolution: int, erode: int = 1) -> Tensor:
+    """Bring a parsed background mask to the depth map's size and shrink it, so that silhouette depths stay out.
+
+    Args:
+        background: (B, 1, H, W), 1 is background.
+        resolution: R of the depth map; nearest lookup.
+        erode: pixels of the depth map taken off the mask's border; the image's border takes off none.
+    Returns: (B, 1, R, R) without gradient.
+    """
+    if erode < 0:
+        raise ValueError(f"cannot erode a background mask by {erode} pixels")
+    mask = interpolate(background.detach(), (resolution, resolution), mode="nearest")
+    return -max_pool2d(-mask, 2 * erode + 1, 1, erode) if erode else mask

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 
-def identity_loss(image: Tensor, target: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+def identity(image: Tensor, target: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
     """λ3 term of Eq. 13: batch mean of 1 − cos(embed(I_w+), embed(I)); no gradient through the target.
 
     Args:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from goae.losses.depth import KINDS, background_depth
+from goae.losses.depth import KINDS, background_depth, background_mask
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +49,17 @@ def test_no_background_costs_nothing(kind: str) -> None:
     loss = background_depth(depth, torch.zeros(1, 1, 4, 4), 3.0, kind)
     loss.backward()
     assert loss.item() == 0 and torch.equal(depth.grad, torch.zeros_like(depth))
+
+
+def test_mask_is_resized_and_eroded() -> None:
+    parsed = torch.ones(1, 1, 16, 16)
+    parsed[..., 4:12, 4:12] = 0
+    plain = background_mask(parsed, 8, erode=0)
+    assert plain.shape == (1, 1, 8, 8) and plain[0, 0, 2:6, 2:6].sum() == 0 and plain.sum() == 64 - 16
+    eroded = background_mask(parsed, 8, erode=1)
+    assert eroded[0, 0, 1:7, 1:7].sum() == 0 and eroded.sum() == 64 - 36
+    with pytest.raises(ValueError, match="erode"):
+        background_mask(parsed, 8, erode=-1)
 
 
 def test_bad_arguments_are_refused() -> None:
