@@ -137,12 +137,14 @@ def _read_labels(source: Source, names: list[str], radius: float | None) -> Tens
     """Labels (N, 25) float32 in the order of `names`."""
     where = f"dataset.json in {source.path}"
     try:
-        content = json.loads(source.read("dataset.json"))
+        text = source.read("dataset.json")
     except KeyError:
         raise FileNotFoundError(
             f"there is no dataset.json in {source.path}: expected one at the root, with the camera labels; run EG3D's "
             "preprocessing, or point the data.* path at the folder that holds it"
         ) from None
+    try:
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where} is not JSON ({error}); write it again") from error
     entries = content.get("labels") if isinstance(content, dict) else None

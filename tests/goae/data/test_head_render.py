@@ -40,7 +40,8 @@ def test_rendering_is_deterministic_and_rows_are_independent() -> None:
 
 def test_faces_show_their_parts() -> None:
     params = heads.with_factors(people(6), {"glasses": 2.0, "hair_length": -0.5, "eye_open": 0.0})
-    counts = [(render_heads(params, label(0, num=6)).parts == part).flatten(1).sum(1) for part in Part]
+    parts = render_heads(params, label(0, num=6)).parts
+    counts = [(parts == part).flatten(1).sum(1) for part in Part]
     for part in set(Part) - {Part.EARS}:
         assert (counts[part] > 0).all(), part.name
     filled = 1 - counts[Part.BACKGROUND] / 64**2
