@@ -43,8 +43,8 @@ def look_at(
 
     Args:
         h: horizontal position in radians, scalar or (B,); pi/2 is the front, more moves the camera to +x.
-        v: vertical position, scalar or (B,); pi/2 is the equator, less moves it up. Uniform v is uniform in solid angle:
-            the polar angle is arccos(1 - 2 v / pi), so v is an angle only at 0, pi/2 and pi.
+        v: vertical position, scalar or (B,); pi/2 is the equator, less moves it up. Uniform v is uniform in solid
+            angle: the polar angle is arccos(1 - 2 v / pi), so v is an angle only at 0, pi/2 and pi.
         pivot: point (3,) looked at, scene units.
         radius: distance of the camera from the world's origin, scene units.
     Returns: cam2world (B, 4, 4); float32 unless h or v is a tensor of another type.
@@ -66,8 +66,8 @@ def pose_from_angles(
     """Pose at a geometric yaw and pitch: the camera stands at radius (sin yaw cos pitch, sin pitch, cos yaw cos pitch).
 
     Args:
-        yaw, pitch: radians, scalar or (B,). (0, 0) is the front; +yaw moves the camera to +x, +pitch moves it up (unlike
-            `look_at`, whose v falls on the way up and is no angle).
+        yaw, pitch: radians, scalar or (B,). (0, 0) is the front; +yaw moves the camera to +x, +pitch moves it up
+            (unlike `look_at`, whose v falls on the way up and is no angle).
         radius, pivot: as in `look_at`.
     Returns: cam2world (B, 4, 4).
     """
@@ -113,12 +113,13 @@ def check_label(c: Tensor, radius: float | None = None) -> None:
     """Raise ValueError unless `c`, (25,) or (B, 25), is a camera label in the convention of this module.
 
     Checked are the number of entries, finite numbers, the constant last rows, a right-handed orthonormal rotation
-    (within 1e-3), positive focal lengths, and, where `radius` is given, the camera's distance from the origin (within 1%).
+    (within 1e-3), positive focal lengths, and, where `radius` is given, the camera's distance from the origin (within
+    1%).
     """
     if c.ndim not in (1, 2) or c.shape[-1] != LABEL_LENGTH or not c.numel():
         raise ValueError(
-            f"a camera label has {LABEL_LENGTH} numbers (16 of cam2world, row by row, then 9 of the intrinsics), but an "
-            f"array of shape {tuple(c.shape)} was given; store one such row for each image"
+            f"a camera label has {LABEL_LENGTH} numbers (16 of cam2world, row by row, then 9 of the intrinsics), but "
+            f"an array of shape {tuple(c.shape)} was given; store one such row for each image"
         )
     label = c.detach().reshape(-1, LABEL_LENGTH).double()
     if not torch.isfinite(label).all():
@@ -148,8 +149,8 @@ def _check_rotation(rotation: Tensor) -> None:
     if off > _ORTHONORMAL or determinant < 0:
         raise ValueError(
             f"the rotation of a camera label is not orthonormal and right-handed: RᵀR differs from the identity by "
-            f"{off:.3g} (admitted {_ORTHONORMAL}), the determinant is {determinant:.3g} (expected 1); give camera-to-world "
-            "with unit columns right, down, forward, without scale"
+            f"{off:.3g} (admitted {_ORTHONORMAL}), the determinant is {determinant:.3g} (expected 1); give "
+            "camera-to-world with unit columns right, down, forward, without scale"
         )
 
 
@@ -172,7 +173,7 @@ def _angles(first: float | Tensor, second: float | Tensor) -> tuple[Tensor, Tens
 
 
 def _pose(centre: Tensor, pivot: Sequence[float] | Tensor) -> Tensor:
-    """cam2world (B, 4, 4) of cameras at `centre` (B, 3) that look at `pivot`, with the world's y upward in the image."""
+    """cam2world (B, 4, 4) of cameras at `centre` (B, 3) that look at `pivot`, with the world's y up in the image."""
     forward = torch.nn.functional.normalize(torch.as_tensor(pivot).to(centre) - centre, dim=1)
     up = centre.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
     right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward, dim=1), dim=1)

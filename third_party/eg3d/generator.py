@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from eg3d.cameras import LABEL_LENGTH, split_label
+from eg3d.nn.backbone import Backbone, Features, block_resolutions
+from eg3d.nn.decoder import Decoder
+from eg3d.nn.layers import NOISE_MODES
+from eg3d.nn.superresolution import VARIANTS, SuperResolution
+from eg3d.rendering.rays import rays
+from eg3d.rendering.renderer import Renderer, RenderingConfig
+from eg3d.rendering.sampling import Uniforms, midpoint_uniforms, random_uniforms
 from torch import Tensor, nn
-
-from .cameras import LABEL_LENGTH, split_label
-from .nn.backbone import Backbone, Features, block_resolutions
-from .nn.decoder import Decoder
-from .nn.superresolution import VARIANTS, SuperResolution
-from .rendering.rays import rays
-from .rendering.renderer import Renderer, RenderingConfig
-from .rendering.sampling import Uniforms, midpoint_uniforms, random_uniforms
 
 FEATURE_CHANNELS = 32  # of the feature image; its first three are the raw image
 
@@ -95,6 +95,9 @@ class GeneratorConfig:
             raise ValueError(f"generator.superresolution is {self.superresolution!r}, expected one of {known}")
         if self.superresolution_channels is not None and len(self.superresolution_channels) != 2:
             raise ValueError(f"generator.superresolution_channels is {self.superresolution_channels}, expected two")
+        if self.superresolution_noise_mode not in NOISE_MODES:
+            given, known = self.superresolution_noise_mode, ", ".join(NOISE_MODES)
+            raise ValueError(f"generator.superresolution_noise_mode is {given!r}, expected one of {known}")
         made = (self.superresolution_input or variant.input_resolution) * variant.up * 2
         if made != self.image_resolution:
             raise ValueError(

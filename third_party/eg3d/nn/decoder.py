@@ -1,9 +1,8 @@
 """The decoder: a small network from tri-plane features to colours and density (EG3D, Sec. 3.2)."""
 
 import torch
+from eg3d.nn.layers import FullyConnected
 from torch import Tensor, nn
-
-from .layers import FullyConnected
 
 _WIDEN = 0.001  # colours reach slightly beyond [0, 1], so that the sigmoid need not saturate (Mip-NeRF)
 

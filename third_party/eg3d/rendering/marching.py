@@ -12,7 +12,7 @@ from torch.nn.functional import pad, softplus
 
 
 class March(NamedTuple):
-    """`features` (B, M, C) in about [-1, 1]; `depth` (B, M, 1), scene units; `weights` (B, M, K - 1, 1), one per interval."""
+    """`features` (B, M, C) in about [-1, 1]; `depth` (B, M, 1), scene units; `weights` (B, M, K - 1, 1)."""
 
     features: Tensor
     depth: Tensor

@@ -72,7 +72,7 @@ def mean_features(planes: Tensor, points: Tensor, *, axes: str, box_warp: float)
 
 def _lookup(planes: Tensor, points: Tensor, axes: str, box_warp: float) -> Tensor:
     """Features (B, 3, C, K)."""
-    batch, num_planes, channels, height, width = planes.shape
+    batch, num_planes, channels = planes.shape[:3]
     if num_planes != 3 or points.shape[0] != batch:
         raise ValueError(
             f"planes {tuple(planes.shape)} and points {tuple(points.shape)}: expected (B, 3, C, H, W), (B, K, 3)"

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+from eg3d.rendering.marching import composite, expected_depth, finish_features, interval_weights, sample_weights
+from eg3d.rendering.planes import PUBLISHED_AXES, mean_features, parse_axes
+from eg3d.rendering.sampling import Uniforms, box_limits, fill_misses, importance_depths, stratified_depths
 from torch import Tensor, nn
-
-from .marching import composite, expected_depth, finish_features, interval_weights, sample_weights
-from .planes import PUBLISHED_AXES, mean_features, parse_axes
-from .sampling import Uniforms, box_limits, fill_misses, importance_depths, stratified_depths
 
 
 @dataclass
@@ -149,7 +148,7 @@ class Renderer(nn.Module):
 
 
 def merge_depths(coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-    """Depths of both sets (B, M, K, 1), ascending, and the order (B, M, K, 1) that sorts coarse ones followed by fine."""
+    """Depths of both sets (B, M, K, 1), ascending, and the order (B, M, K, 1) that sorts coarse followed by fine."""
     return torch.sort(torch.cat([coarse, fine], dim=2), dim=2, stable=True)
 
 

@@ -14,7 +14,10 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 
 
 class Uniforms(NamedTuple):
-    """Numbers in [0, 1) that place the samples: `coarse` (B, M, S, 1), offset in the bin; `fine` (B * M, S2), inverse CDF."""
+    """Numbers in [0, 1) that place the samples.
+
+    `coarse` (B, M, S, 1) are offsets in the bins of stratified samples, `fine` (B * M, S2) enter the inverse CDF.
+    """
 
     coarse: Tensor
     fine: Tensor
