@@ -21,7 +21,14 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
-from goae.models.occlusion import MixConfig, dense_depth, mix_planes, surface_points, visibility_masks
+from goae.models.occlusion import (
+    MixConfig,
+    dense_depth,
+    draw_sigmas,
+    mix_planes,
+    surface_points,
+    visibility_masks,
+)
 
 Randomness = Uniforms | torch.Generator | None  # of the samples along rays; None: midpoints, deterministic
 
@@ -197,7 +204,7 @@ class GOAE(nn.Module):
         """Which texels the input camera sees (Eq. 8 and 12), from the depth of the refined or the W+ planes.
 
         Args:
-            sigmas: (B, 2) blur widths, see `visibility_masks`.
+            sigmas: (B, 2) blur widths, see `visibility_masks`; None: as configured, random ones drawn with seed 0.
             uniforms: of the depth render; `Uniforms` have to be of its resolution.
         Returns: (B, 3, 1, P, P) in [0, 1]. No gradient.
         """
@@ -211,6 +218,8 @@ class GOAE(nn.Module):
 
         if mix.planes == "none":
             return planes.new_ones(len(planes), 3, 1, size, size)
+        if sigmas is None:
+            sigmas = draw_sigmas(mix, len(c), torch.Generator().manual_seed(0))
         with torch.no_grad():
             depth = dense_depth(depth_under, c, resolution)
             points = surface_points(depth, *rays(*split_label(c), resolution))

@@ -205,17 +205,14 @@ def test_uniforms_of_the_depth_render_can_be_injected() -> None:
     assert torch.equal(plain, injected) and not torch.equal(plain, jittered)
 
 
-def test_random_blurs_need_their_widths() -> None:
-    goae, c = tiny_goae(preset("official"), variant="official"), tiny_labels()
-    image = tiny_images()
-    with torch.no_grad(), pytest.raises(ValueError, match="random blur"):
-        goae(image, c)
-    sigmas = draw_sigmas(goae.config.mix, 2, torch.Generator().manual_seed(0))
+def test_random_blurs_are_injected_or_drawn_with_a_fixed_seed() -> None:
+    goae, image, c = tiny_goae(preset("official"), variant="official"), tiny_images(), tiny_labels()
+    sigmas = [draw_sigmas(goae.config.mix, 2, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     with torch.no_grad():
-        out = goae(image, c, sigmas=sigmas)
-    assert (out.visibility[:, 1:] == 1).all() and 0 < out.visibility[:, 0].mean() < 1
-    soft = (out.visibility > 0) & (out.visibility < 1)
-    assert soft.any()
+        plain, *drawn = (goae(image, c, sigmas=given).visibility for given in (None, *sigmas))
+    assert torch.equal(plain, drawn[0]) and not torch.equal(plain, drawn[1])
+    assert (plain[:, 1:] == 1).all() and 0 < plain[:, 0].mean() < 1
+    assert ((plain > 0) & (plain < 1)).any()
 
 
 def test_encoder_input_averages_blocks(goae: GOAE) -> None:
