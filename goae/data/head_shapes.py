@@ -42,6 +42,7 @@ class HeadShape:
         self._skull = _Ellipsoids(_skull(head))
         self._lips = _Ellipsoids(_lips(head))
         self._ears = _Ellipsoids(_ears(head))
+        self._hair = _Hair(head)
 
     def distances(self, points: Tensor) -> Distances:
         """Signed distances of points (3, N) to the parts."""
@@ -59,7 +60,7 @@ class HeadShape:
         neck = _neck(head, x, y, z)
         skin = _join(_join(skin, ears, 0.012), neck, 0.03)
         glasses = _glasses(head, x, y, z) if head.wears_glasses else None
-        return Distances(skin, _hair(head, points, x), _clothes(head, shoulders, x, y, z), glasses, nose, ears, neck)
+        return Distances(skin, self._hair(points, x), _clothes(head, shoulders, x, y, z), glasses, nose, ears, neck)
 
 
 class _Ellipsoids:
@@ -85,17 +86,16 @@ class _Ellipsoids:
         return ((k0 * k0).sub_(k0).mul_(k1.clamp_(min=1e-9).rsqrt_())).unbind(0)
 
 
-def _ellipsoid(x: Tensor, y: Tensor, z: Tensor, center: Triple, radii: Triple) -> Tensor:
-    return _Ellipsoids([(center, radii)])(x, y, z)[0]
-
-
 def capsule(x: Tensor, y: Tensor, z: Tensor, a: Triple, b: Triple, radius_a: float, radius_b: float) -> Tensor:
     """Distance to a segment a-b thickened by a radius that changes linearly along it."""
     dx, dy, dz = (b[i] - a[i] for i in range(3))
-    px, py, pz = x - a[0], y - a[1], z - a[2]
-    t = ((px * dx + py * dy + pz * dz) / (dx * dx + dy * dy + dz * dz)).clamp_(0.0, 1.0)
-    px, py, pz = px - t * dx, py - t * dy, pz - t * dz
-    return (px * px + py * py + pz * pz).sqrt_() - (radius_a + (radius_b - radius_a) * t)
+    length = dx * dx + dy * dy + dz * dz
+    px, py, pz = x - a[0] if a[0] else x, y - a[1], z - a[2]
+    t = (py * (dy / length)).add_(pz, alpha=dz / length)
+    t = (t.add_(px, alpha=dx / length) if dx else t).clamp_(0.0, 1.0)
+    px = px.sub(t, alpha=dx) if dx else px
+    squares = py.sub_(t, alpha=dy).square_().add_(pz.sub_(t, alpha=dz).square_()).add_(px * px)
+    return squares.sqrt_().sub_(t, alpha=radius_b - radius_a).sub_(radius_a)
 
 
 def _join(a: Tensor, b: Tensor, k: float) -> Tensor:
@@ -111,7 +111,8 @@ def _carve(a: Tensor, b: Tensor, k: float) -> Tensor:
 
 def _smooth_max(a: Tensor, b: Tensor, k: float) -> Tensor:
     """Intersection with a rounded edge of size k."""
-    return -_join(-a, -b, k)
+    h = (a - b).abs_().mul_(-1.0 / k).add_(1.0).clamp_(min=0.0)
+    return torch.maximum(a, b).add_(h.square_(), alpha=0.25 * k)
 
 
 def _skull(head: Head) -> list[tuple[Triple, Triple]]:
@@ -205,27 +206,36 @@ def _clothes(head: Head, shoulders: Tensor, x: Tensor, y: Tensor, z: Tensor) -> 
     return torch.maximum(d, FLOOR - y)
 
 
-def _hair(head: Head, points: Tensor, x: Tensor) -> Tensor:
+class _Hair:
     """An ellipsoid over the cranium, drawn down to `hair_length` and opened for the face and, if short, the ears."""
-    y, z = points[1], points[2]
-    length = head.hair_length
-    thick = head.hair_volume * min(1.0, 0.45 + 1.1 * length)
-    free = min(max(6.0 - 15.0 * length, 0.0), 1.0)  # 1 frees the ears, 0 covers them
-    w, h, d = head.head_width + thick + 0.018 * (1.0 - free), head.head_height + 1.15 * thick, head.head_depth + thick
-    below = (0.068 - y).clamp(min=0.0)  # under the widest section the hair hangs, a little flared
-    flare = 1.0 + 0.7 * length * below
-    shell = _ellipsoid(x / flare, (y - 0.068).clamp(min=0.0), (z + 0.040) / flare, (0.0, 0.0, 0.0), (w, h, d))
-    slope = 0.55 * max(1.0 - 2.0 * length, 0.0)  # short hair ends higher at the temples than at the nape
-    end = -0.03 - 0.40 * max(length - 0.15, 0.0) + slope * (z + 0.03)
-    hair = _smooth_max(shell, (end - y) * (0.87 if slope else 1.0), 0.03)
-    hair = _carve(hair, _face_opening(head, points), 0.015)
-    if free:
+
+    def __init__(self, head: Head) -> None:
+        length = head.hair_length
+        self.head = head
+        thick = head.hair_volume * min(1.0, 0.45 + 1.1 * length)
+        self.free = min(max(6.0 - 15.0 * length, 0.0), 1.0)  # 1 frees the ears, 0 covers them
+        width = head.head_width + thick + 0.018 * (1.0 - self.free)
+        radii = (width, head.head_height + 1.15 * thick, head.head_depth + thick)
+        self.shell = _Ellipsoids([((0.0, 0.0, 0.0), radii)])
         ear = (head.head_width + 0.02, -0.015, -0.015)
-        hair = _carve(hair, _ellipsoid(x, y, z, ear, (0.06, 0.075 * free, 0.050 * free)), 0.01)
-    if head.hair_curl > 0.3:
-        size = 0.004 * min(head.hair_curl, 2.0)
-        hair = hair + size * torch.sin(58.0 * x) * torch.sin(52.0 * y) * torch.sin(58.0 * z)
-    return hair
+        self.ear = _Ellipsoids([(ear, (0.06, 0.075 * self.free, 0.050 * self.free))]) if self.free else None
+        self.slope = 0.55 * max(1.0 - 2.0 * length, 0.0)  # short hair ends higher at the temples than at the nape
+        self.end = -0.03 - 0.40 * max(length - 0.15, 0.0)
+
+    def __call__(self, points: Tensor, x: Tensor) -> Tensor:
+        head, y, z = self.head, points[1], points[2]
+        below = (0.068 - y).clamp_(min=0.0)  # under the widest section the hair hangs, a little flared
+        flare = below.mul(0.7 * head.hair_length).add_(1.0)
+        (shell,) = self.shell(x / flare, below.add_(y).sub_(0.068), (z + 0.040).div_(flare))
+        end = z * self.slope + (self.end + 0.03 * self.slope) - y
+        hair = _smooth_max(shell, end.mul_(0.87) if self.slope else end, 0.03)
+        hair = _carve(hair, _face_opening(head, points), 0.015)
+        if self.ear is not None:
+            hair = _carve(hair, self.ear(x, y, z)[0], 0.01)
+        if head.hair_curl > 0.3:
+            size = 0.004 * min(head.hair_curl, 2.0)
+            hair = hair + size * torch.sin(58.0 * x) * torch.sin(52.0 * y) * torch.sin(58.0 * z)
+        return hair
 
 
 def _face_opening(head: Head, points: Tensor) -> Tensor:
