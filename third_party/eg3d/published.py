@@ -7,10 +7,11 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
-from eg3d.records import MAGIC, SCALAR_NAMES, Record, TensorRecord, allowed_names
-from eg3d.unpickle import Budget, Machine, UnsafeCheckpointError, quote
+from .records import MAGIC, SCALAR_NAMES, Record, TensorRecord, allowed_names
+from .unpickle import Budget, Machine, UnsafeCheckpointError, kind, quote
 
 _MAX_ENTRIES, _MAX_NAME = 10_000, 100
+_SMALL = 1 << 20  # bytes that even a small file may unfold to
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Snapshot:
         record = self.content.get(which)
         if not isinstance(record, Record):
             there = ", ".join(self.networks()) or "nothing"
-            raise UnsafeCheckpointError(f"it has no network {which!r} (it has {there})")
+            raise ValueError(f"the checkpoint has no network {which!r}; it has: {there}")
         return record
 
     def networks(self) -> list[str]:
@@ -43,13 +44,13 @@ def read_snapshot(path: Path) -> Snapshot:
             raise UnsafeCheckpointError("it is empty")
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     _refuse_other_formats(bytes(data[:16]))
-    budget = Budget(copied_bytes=len(data))
+    budget = Budget(copied_bytes=max(len(data), _SMALL))
     machine = Machine(data, allowed_names(budget), budget)
     content = machine.run()
     if content == MAGIC:
         raise UnsafeCheckpointError("it is a torch.save file in the format before PyTorch 1.6, not a plain pickle")
     if type(content) is not dict:
-        raise UnsafeCheckpointError(f"it holds a {quote(content)}, expected a dict of networks")
+        raise UnsafeCheckpointError(f"it holds {kind(content)}, expected a dict of networks")
     numpy_names = [word for word, name in SCALAR_NAMES.items() if name in machine.named]
     return Snapshot(content, " and ".join(numpy_names) or "none")
 
@@ -64,7 +65,7 @@ def tensors(record: Record) -> dict[str, TensorRecord]:
             if value is None:
                 continue
             if not isinstance(value, TensorRecord):
-                raise UnsafeCheckpointError(f"its entry {quote(prefix + name)} is a {quote(value)}, expected a tensor")
+                raise UnsafeCheckpointError(f"its entry {quote(prefix + name)} is {kind(value)}, expected a tensor")
             found[prefix + _checked(name, len(found))] = value
     return found
 
@@ -94,7 +95,7 @@ def _collect(record: Record, prefix: str, parents: tuple[Record, ...], found: li
         if isinstance(child, Record):
             _collect(child, f"{prefix}{name}.", (*parents, record), found)
         elif child is not None:
-            raise UnsafeCheckpointError(f"its module {quote(prefix + name)} is a {quote(child)}")
+            raise UnsafeCheckpointError(f"its module {quote(prefix + name)} is {kind(child)}")
 
 
 def _refuse_other_formats(head: bytes) -> None:

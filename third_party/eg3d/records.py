@@ -6,13 +6,15 @@ whose original executes that source; others name their class. Here both become a
 pickles and the raw numbers; it becomes a `TensorRecord`, which only looks at the bytes of the file until `read` copies.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from eg3d.unpickle import Allowed, Budget, Inert, Machine, UnsafeCheckpointError, quote
 from torch import Tensor
+
+from .unpickle import Allowed, Budget, Inert, Machine, UnsafeCheckpointError, kind, quote
 
 _STORAGES = {
     "FloatStorage": "<f4",
@@ -86,6 +88,11 @@ class TensorRecord(Inert):
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    @property
+    def num_elements(self) -> int:
+        """The product of the sizes."""
+        return math.prod(self.shape)
+
     def read(self) -> Tensor:
         """The tensor, copied out of the file."""
         steps = [step * self.data.itemsize for step in self.stride]
@@ -129,7 +136,7 @@ def allowed_names(budget: Budget) -> dict[tuple[str, str], Allowed]:
 def _expect(arguments: tuple, what: str, *kinds: type) -> tuple:
     """The arguments, if they have exactly these types."""
     if [type(argument) for argument in arguments] != list(kinds):
-        found = ", ".join(quote(argument) if type(argument) is not str else "str" for argument in arguments[:8])
+        found = ", ".join(kind(argument) for argument in arguments[:8])
         raise UnsafeCheckpointError(f"it makes a {what} from ({found})")
     return arguments
 
@@ -139,11 +146,8 @@ def _persistent_record(arguments: tuple) -> Record:
     if set(meta) != {"type", "version", "module_src", "class_name", "state"}:
         raise UnsafeCheckpointError("it has a persistent object with other fields than the published ones")
     if meta["type"] != "class" or type(meta["version"]) is not int or meta["version"] != 6:
-        kind = meta["type"] if type(meta["type"]) is str else type(meta["type"]).__name__
-        version = meta["version"] if type(meta["version"]) is int else type(meta["version"]).__name__
-        raise UnsafeCheckpointError(
-            f"it has a persistent object of type {quote(kind)}, version {version}, expected class, 6"
-        )
+        found = f"{_short((meta['type'],))}, version {_short((meta['version'],))}"
+        raise UnsafeCheckpointError(f"it has a persistent object of type {found}, expected 'class', 6")
     name = meta["class_name"]
     if type(name) is not str or not name.isidentifier() or type(meta["module_src"]) is not str:
         raise UnsafeCheckpointError("it has a persistent object without a class name or source")
@@ -181,7 +185,9 @@ def _tensor(arguments: tuple) -> TensorRecord:
 
 
 def _short(values: tuple) -> str:
-    return "(" + ", ".join(str(v)[:20] if type(v) is int else quote(v) for v in values[:20]) + ")"
+    """Values of the file for a message."""
+    shown = (str(v)[:20] if type(v) is int else repr(quote(v)) if type(v) is str else kind(v) for v in values[:20])
+    return "(" + ", ".join(shown) + ")" if len(values) != 1 else next(shown)
 
 
 def _parameter(arguments: tuple) -> TensorRecord:
@@ -256,10 +262,10 @@ class _Header(Inert):
 def _header(identity: object) -> _Header:
     if type(identity) is not tuple or len(identity) != 6 or identity[0] != "storage" or identity[5] is not None:
         raise UnsafeCheckpointError("it has a storage with an unknown header")
-    _, kind, key, location, count, _ = identity
-    if not isinstance(kind, Allowed) or type(key) is not str or type(location) is not str or type(count) is not int:
+    _, storage, key, location, count, _ = identity
+    if not isinstance(storage, Allowed) or type(key) is not str or type(location) is not str or type(count) is not int:
         raise UnsafeCheckpointError("it has a storage with an unknown header")
-    return _Header(_STORAGES[kind.name.removeprefix("torch.")], key, count)
+    return _Header(_STORAGES[storage.name.removeprefix("torch.")], key, count)
 
 
 _STORAGE_TABLE = {("torch", name): Allowed(f"torch.{name}") for name in _STORAGES}

@@ -58,9 +58,14 @@ class Budget:
             raise UnsafeCheckpointError("its content unfolds to more bytes than the file has")
 
 
-def quote(name: object) -> str:
+def quote(text: str) -> str:
     """A text of the file for a message: ASCII without control characters, at most 80 of them."""
-    return ascii(name if isinstance(name, str) else type(name).__name__)[1:-1][:80]
+    return ascii(text)[1:-1][:80]
+
+
+def kind(value: object) -> str:
+    """What a value is, for a message: `os.path` for a name, otherwise the type."""
+    return f"`{quote(value.name)}`" if isinstance(value, Allowed) else f"a {type(value).__name__}"
 
 
 class Machine:
@@ -206,7 +211,7 @@ class Machine:
         """Append the values to the list on the stack."""
         target = self.pop()
         if type(target) is not list:
-            raise UnsafeCheckpointError(f"it appends to a {quote(target)}")
+            raise UnsafeCheckpointError(f"it appends to {kind(target)}")
         target.extend(values)
         self.push(target)
 
@@ -215,7 +220,7 @@ class Machine:
         target = self.pop()
         keys = values[::2]
         if type(target) is not dict or len(values) % 2 or not all(type(key) is str for key in keys):
-            raise UnsafeCheckpointError(f"it sets items of a {quote(target)}, or with keys that are not texts")
+            raise UnsafeCheckpointError(f"it sets items of {kind(target)}, or with keys that are not texts")
         target.update(zip(keys, values[1::2], strict=True))
         self.push(target)
 
@@ -223,7 +228,7 @@ class Machine:
         """Add texts to the set on the stack."""
         target = self.pop()
         if type(target) is not set or not all(type(value) is str for value in values):
-            raise UnsafeCheckpointError(f"it adds items to a {quote(target)}, or items that are not texts")
+            raise UnsafeCheckpointError(f"it adds items to {kind(target)}, or items that are not texts")
         target.update(values)
         self.push(target)
 
@@ -253,21 +258,21 @@ class Machine:
         """Apply a name of the table to a tuple of arguments."""
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Allowed) or function.call is None or type(arguments) is not tuple:
-            raise UnsafeCheckpointError(f"it calls {_describe(function)}")
+            raise UnsafeCheckpointError(f"it calls {kind(function)}")
         self.push(function.call(arguments))
 
     def create(self) -> None:
         """Make an object of a class of the table, without arguments."""
-        arguments, kind = self.pop(), self.pop()
-        if not isinstance(kind, Allowed) or kind.new is None or arguments != ():
-            raise UnsafeCheckpointError(f"it makes an object of {_describe(kind)}")
-        self.push(kind.new())
+        arguments, cls = self.pop(), self.pop()
+        if not isinstance(cls, Allowed) or cls.new is None or arguments != ():
+            raise UnsafeCheckpointError(f"it makes an object of {kind(cls)}")
+        self.push(cls.new())
 
     def build(self) -> None:
         """Give the last object its state."""
         state, target = self.pop(), self.pop()
         if not isinstance(target, Inert):
-            raise UnsafeCheckpointError(f"it sets the state of {_describe(target)}")
+            raise UnsafeCheckpointError(f"it sets the state of {kind(target)}")
         target.build(state)
         self.push(target)
 
@@ -287,10 +292,6 @@ class Machine:
         if (count := self.byte()) > MAX_INTEGER:
             raise UnsafeCheckpointError(f"it has an integer of {count} bytes")
         self.push(int.from_bytes(self.take(count), "little", signed=True))
-
-
-def _describe(value: object) -> str:
-    return f"`{quote(value.name)}`" if isinstance(value, Allowed) else f"a {quote(value)}"
 
 
 def _check_nesting(value: object) -> None:
