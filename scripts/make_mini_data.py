@@ -7,10 +7,19 @@ A complete split of the same settings is kept; an interrupted one is made again.
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from goae.data.mini import SPLITS, VIEWS, SplitConfig, read_manifest, write_split
 from goae.errors import one_paragraph
@@ -23,16 +32,18 @@ def main() -> None:
     sizes = {"train": args.train, "val": args.val, "test": args.test, "multiview": args.people * VIEWS}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with one_paragraph(), Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as bars:
-        for split in args.splits:
-            config = SplitConfig(split, sizes[split], args.seed, args.resolution)
-            path = out / f"{split}.zip"
-            task = bars.add_task(f"{split:9}", total=config.num_images)
-            written = write_split(
-                config, path, workers=args.workers, progress=lambda done, task=task: bars.update(task, completed=done)
-            )
+        for config in [SplitConfig(split, sizes[split], args.seed, args.resolution) for split in args.splits]:
+            path = out / f"{config.split}.zip"
+            task = bars.add_task(f"{config.split:9}", total=config.num_images)
+            progress = partial(_show, bars, task)
+            written = write_split(config, path, workers=args.workers, progress=progress)
             bars.update(task, completed=config.num_images)
             bars.console.print(f"{path}: {config.num_images} images, {'written' if written else 'complete already'}")
         _write_manifest(out)
+
+
+def _show(bars: Progress, task: TaskID, done: int) -> None:
+    bars.update(task, completed=done)
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,9 +66,9 @@ def _arguments() -> argparse.Namespace:
 def _write_manifest(out: Path) -> None:
     """Collect settings and hashes of all splits of the folder in manifest.json."""
     splits = {path.stem: read_manifest(path) for path in sorted(out.glob("*.zip")) if path.stem in SPLITS}
-    partial = out / ".manifest.json.partial"
-    partial.write_text(json.dumps(splits, indent=1) + "\n")
-    partial.replace(out / "manifest.json")
+    unfinished = out / ".manifest.json.partial"
+    unfinished.write_text(json.dumps(splits, indent=1) + "\n")
+    unfinished.replace(out / "manifest.json")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ YAWS = (-60.0, -30.0, 0.0, 30.0, 60.0)  # degrees, of the multi-view split
 
 def mirror_sample(sample: dict[str, Any]) -> dict[str, Any]:
     """Mirror an item of `PosedImages`: image and maps flip left to right, the label and the factors follow."""
-    flipped = {key: sample[key].flip(-1) for key in ("image", "depth", "parts") if key in sample}
+    flipped: dict[str, Any] = {key: sample[key].flip(-1) for key in ("image", "depth", "parts") if key in sample}
     flipped["c"] = mirror_label(sample["c"])
     for key, group in (("factors", None), ("identity", "identity")):
         if key in sample:

@@ -27,3 +27,12 @@ def test_it_writes_keeps_and_refuses(tmp_path: Path) -> None:
     other = run(*sizes, "--seed", "1")
     assert other.returncode == 1 and "seed 0 (asked: 1)" in " ".join(other.stderr.split())
     assert "Traceback" not in other.stderr
+
+
+def test_impossible_settings_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sizes = run("--train", "1", "--people", "0", "--out", str(tmp_path / "mini"))
+    assert sizes.returncode == 1 and "multiview cannot have 0 images" in " ".join(sizes.stderr.split())
+    assert not (tmp_path / "mini").exists()
+    unwritable = run("--train", "1", "--splits", "train", "--out", str(tmp_path / "file" / "mini"))
+    assert unwritable.returncode == 1 and "error:" in unwritable.stderr and "Traceback" not in unwritable.stderr
