@@ -7,7 +7,7 @@ Every operator takes `impl`:
   differentiable twice. If they do not compile, the compiler's message is raised.
 - "auto": "cuda" on CUDA tensors, or "ref" with one warning if that does not compile; "ref" on all others. On a CPU the
   convolutions take most of the time: our kernels save about a fifth of the networks' part of a 512 x 512 image, and
-  compiling them costs as much as some twenty images save. Long jobs on a CPU may ask for "cpu".
+  compiling them costs as much time as over a dozen images save. Long jobs on a CPU may ask for "cpu".
 
 Compiled libraries are kept in $TORCH_EXTENSIONS_DIR, else in eg3d/ of the user's cache ($XDG_CACHE_HOME, ~/.cache), in
 one folder for each version of PyTorch, of the sources and of the flags; processes that need the same one wait.
