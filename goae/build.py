@@ -56,12 +56,10 @@ def build_generator(config: RunConfig) -> TriPlaneGenerator:
     names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
     differ = [n for n in names if getattr(generator.config, n) != getattr(config.generator, n)]
     if differ:
-        lines = "; ".join(
-            f"{n}: {getattr(generator.config, n)} in the file, {getattr(config.generator, n)}" for n in differ
-        )
+        found = "; ".join(f"{n} {getattr(generator.config, n)}, not {getattr(config.generator, n)}" for n in differ)
         raise ValueError(
-            f"{config.paths.generator} is not the generator that generator=... describes ({lines} configured). Choose the "
-            f"generator group that fits the file."
+            f"{config.paths.generator} is not the generator that the configuration describes: it has {found}. Choose "
+            f"the generator group that fits the file (generator=...)."
         )
     return generator
 

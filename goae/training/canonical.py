@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from eg3d.cameras import canonical_label
 from eg3d.checkpoint import generator_hash
@@ -97,7 +98,7 @@ def canonical_statistics(
     while int(sums["seen"]) < num_samples:
         seen = int(sums["seen"])
         size = min(batch_size, num_samples - seen)
-        rng = torch.Generator().manual_seed((seed << 32) + seen)
+        rng = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, seen]).generate_state(1)[0]))
         z = torch.randn(size, generator.config.z_dim, generator=rng).to(device)
         c = c0.expand(size, -1)
         ws = generator.mapping(z, c)

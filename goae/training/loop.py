@@ -175,7 +175,7 @@ def seed_all(number: int) -> None:
     """Seed the global generators, which dropout and drop-path use."""
     torch.manual_seed(number)
     random.seed(number)
-    np.random.seed(number % 2**32)
+    np.random.seed(number)
 
 
 def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:

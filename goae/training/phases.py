@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +25,9 @@ class Draw:
         return torch.Generator(device).manual_seed(self.number(purpose))
 
     def number(self, purpose: str) -> int:
-        """A 63-bit seed from (seed, step, slot, purpose)."""
-        text = f"{purpose}/{self.seed}/{self.step}/{self.slot}".encode()
-        return (zlib.crc32(text) << 31) ^ zlib.crc32(text[::-1]) ^ (self.step << 8) ^ self.slot
+        """A 32-bit seed from (seed, step, slot, purpose): all that torch's CPU generator takes of a seed."""
+        entropy = [self.seed, self.step, self.slot, zlib.crc32(purpose.encode())]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 @dataclass

@@ -1,0 +1,154 @@
+"""Every experiment composes; the paper's settings stand where they should; wrong keys fail while composing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig
+
+from goae.config import EvaluateConfig, PriorConfig, TrainConfig, claim_run, load_run, register, to_object, to_plain
+from goae.models.goae import preset
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+register()
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose(name, overrides=list(overrides))
+
+
+def config(*overrides: str) -> TrainConfig:
+    return to_object(composed(*overrides), TrainConfig)
+
+
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize("preset_name", ["paper", "official"])
+def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
+    made = config(f"experiment={experiment}", f"preset={preset_name}")
+    assert made.run == f"{experiment}-seed0"
+    assert made.afa.variant == preset_name
+    if experiment != "mini":  # whose masks have sizes of their own
+        assert made.goae == preset(preset_name)
+
+
+def test_ffhq_has_the_papers_settings() -> None:
+    """R9, R12-R14, R19, R32, R33."""
+    made = config("experiment=ffhq")
+    first, second = made.stages.encoder, made.stages.refiner
+    assert (first.fit.steps, first.fit.batch_size) == (1_000_000, 3)
+    assert (second.fit.steps, second.fit.batch_size) == (800_000, 2)
+    assert (first.optimizer.name, first.optimizer.lr) == ("ranger", 1e-4)
+    assert (second.optimizer.name, second.optimizer.lr) == ("adam", 2.5e-5)
+    assert (first.adversary.optimizer.name, first.adversary.optimizer.lr) == ("adam", 2e-5)
+    assert first.weights.as_dict() == second.weights.as_dict() == {"l2": 1.0, "lpips": 0.8, "id": 0.25}
+    assert (first.adv, first.bg, first.dw, second.bg, second.df) == (0.05, 5.0, 0.001, 5.0, 0.0001)
+    assert first.adversary.gamma == 10.0
+    assert first.stage_steps == [10_000, 20_000, 30_000]
+    assert (made.perception.lpips, made.perception.identity, made.perception.background) == (
+        "alex",
+        "arcface",
+        "parser",
+    )
+    assert (made.generator.image_resolution, made.data.resolution, made.data.loss_resolution) == (512, 512, 256)
+    assert made.canonical.num_samples == 100_000
+
+
+def test_cats_name_their_mask_rule_and_identity_network() -> None:
+    """R34 and the choices for cats."""
+    made = config("experiment=afhq_cat")
+    assert (made.stages.encoder.fit.steps, made.stages.refiner.fit.steps) == (200_000, 150_000)
+    assert (made.perception.background, made.perception.identity) == ("depth", "none")
+    assert made.stages.encoder.weights.id == made.stages.refiner.weights.id == 0.0
+    assert made.generator.avg_camera_pivot == [0.0, 0.0, -0.06]
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("stages.encoder.fit.stepz=3", "stepz"),
+        ("stages.encoder.fit.steps=many", "steps"),
+        ("goae.mix.plains=xy", "plains"),
+        ("seed=first", "seed"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_fail_while_composing(override: str, named: str) -> None:
+    with pytest.raises((ConfigCompositionException, ValueError)) as error:
+        composed("experiment=mini", override)
+    assert named in str(error.value) + str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("stage=third", "stage"),
+        ("precision=16-mixed", "precision"),
+        ("run=a/b", "run"),
+        ("goae.mix.planes=xz", "mix.planes"),
+        ("stages.encoder.background.loss=l1", "background.loss"),
+        ("stages.encoder.stage_steps=[3,2,1]", "stage_steps"),
+        ("logging.wandb=maybe", "logging.wandb"),
+        ("data.loss_resolution=100", "data.loss_resolution"),
+    ],
+)
+def test_wrong_values_are_named(override: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        config("experiment=mini", override)
+
+
+def test_prior_composes() -> None:
+    made = to_object(composed(name="train_prior"), PriorConfig)
+    assert made.run == "mini_prior-seed0"
+    assert set(made.data.extras) == {"factors", "depth", "parts"}
+
+
+def test_evaluate_wants_a_run() -> None:
+    with pytest.raises(ValueError, match="run is empty"):
+        to_object(composed(name="evaluate"), EvaluateConfig)
+
+
+def claimed(tmp_path: Path, *overrides: str) -> TrainConfig:
+    made = config("experiment=tiny", f"paths.runs={tmp_path}", *overrides)
+    claim_run(made)
+    return made
+
+
+def test_a_run_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+    made = claimed(tmp_path)
+    assert to_plain(load_run(made.run_dir, TrainConfig)) == to_plain(made)
+
+
+def test_a_changed_configuration_stops_with_the_difference(tmp_path: Path) -> None:
+    claimed(tmp_path)
+    with pytest.raises(ValueError, match=r"stages\.encoder\.bg: 5\.0 in the run, 1\.0 now.*run=NAME"):
+        claimed(tmp_path, "stages.encoder.bg=1.0")
+
+
+@pytest.mark.parametrize(
+    "free", ["stages.encoder.fit.steps=9", "device=auto", "logging.wandb=offline", "stage=encoder", "data.workers=1"]
+)
+def test_steps_logging_and_device_may_change(tmp_path: Path, free: str) -> None:
+    claimed(tmp_path)
+    claimed(tmp_path, free)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        load_run(tmp_path, TrainConfig)
+    (tmp_path / "config.yaml").write_text("stepz: 3\n")
+    with pytest.raises(ValueError, match="does not fit this version"):
+        load_run(tmp_path, TrainConfig)
+
+
+def plain_values(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and plain_values(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(plain_values(v) for v in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def test_the_stored_configuration_is_plain() -> None:
+    assert plain_values(to_plain(config("experiment=ffhq")))
