@@ -132,6 +132,7 @@ def test_attributes_win_over_constructor_arguments(tmp_path: Path) -> None:
         5,
     )
     told = describe(path)
+    assert str(told).endswith("box_warp: 1.25") and "depth_resolution: 5\n" in str(told).partition("set since init")[2]
     assert told.rendering_kwargs["box_warp"] == 1.25 and told.init_kwargs["rendering_kwargs"]["box_warp"] == 1.0  # type: ignore[index]
 
 
@@ -210,6 +211,16 @@ def test_description(tmp_path: Path) -> None:
         "box_warp: 1.0",
     ):
         assert part in str(told)
+
+
+@pytest.mark.slow
+def test_full_size(tmp_path: Path) -> None:
+    """The published 512² face configuration: counts of EG3D's generator, and every bit of its weights."""
+    generator = TriPlaneGenerator(GeneratorConfig(), impl="ref")
+    path = write(tmp_path, {"G_ema": published(generator, extra={"dataset_label_std": torch.ones(25)})})
+    told = describe(path)
+    assert (told.num_tensors, told.num_elements) == (176, 30_662_136 + 831_024) and told.config == generator.config
+    assert generator_hash(load(path)) == generator_hash(generator)
 
 
 def test_tensors_that_differ_are_listed(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import io
 import itertools
 import pickle
 import pickletools
-import resource
 import struct
 import subprocess
 import sys
@@ -173,7 +172,7 @@ RAW = {  # written by hand: opcodes that no pickler of data emits
     ),
     "exponential dict key": (b"\x80\x04})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(90)) + b"Ns.", "not texts"),
     "colliding integer keys": (b"\x80\x04}(K\x01K\x02u.", "not texts"),
-    "more instructions than needed": (b"\x80\x04" + b"N0" * 600_000 + b"N.", "more instructions"),
+    "more instructions than needed": (b"\x80\x04" + b"N0" * 300_000 + b"N.", "more instructions"),
     "unknown opcode": (b"\x80\x04\xff.", "0xff"),
     "text pickle": (b"(dp0\n.", "binary pickle"),
     "protocol of the future": (b"\x80\x09N.", "protocol 9"),
@@ -393,12 +392,11 @@ BOMBS = """
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the use of memory from /proc")
 def test_bombs_cost_little_time_and_memory(tmp_path: Path) -> None:
-    assert resource.getpagesize() > 0
     big = {
-        "sets": b"\x80\x04" + b"\x8f" * 5_000_000,
-        "memo": b"\x80\x04N" + b"\x94" * 5_000_000,
+        "sets": b"\x80\x04" + b"\x8f" * 1_000_000,
+        "memo": b"\x80\x04N" + b"\x94" * 1_000_000,
         "names": b"\x80\x04" + b"ccollections\nOrderedDict\n)R" * 300_000,
         "storages": b"\x80\x04ctorch.storage\n_load_from_bytes\nq\x00"
         + (b"B" + struct.pack("<I", len(storage_bytes())) + storage_bytes() + b"\x85q\x01")
@@ -408,7 +406,9 @@ def test_bombs_cost_little_time_and_memory(tmp_path: Path) -> None:
         + b"e\x85q\x01"
         + b"h\x00h\x01R" * 100_000,
     }
-    for name, (data, _) in {**RAW, **{name: (data, "") for name, data in big.items()}}.items():
+    words = ("huge", "deep", "exponential", "far away", "more instructions")
+    big |= {name: data for name, (data, _) in RAW.items() if any(word in name for word in words)}
+    for name, data in big.items():
         (tmp_path / name.replace(" ", "_")).write_bytes(data)
     command = [sys.executable, "-c", textwrap.dedent(BOMBS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

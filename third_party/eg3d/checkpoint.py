@@ -62,10 +62,17 @@ class Description:
             "resolutions": f"image {config.image_resolution}, neural rendering {config.neural_rendering_resolution}, "
             f"planes {config.plane_resolution}",
             "super-resolution": self.superresolution_class,
-            "init kwargs": _indented(self.init_kwargs),
+            "init kwargs": _indented({k: v for k, v in self.init_kwargs.items() if k != "rendering_kwargs"}),
             "rendering kwargs": _indented(self.rendering_kwargs),
+            "set since init": _indented(self._changed()),
         }
         return "\n".join(f"{name + ':':<18}{value}" for name, value in lines.items())
+
+    def _changed(self) -> dict[str, object]:
+        """Rendering settings that are not those of the constructor."""
+        first = self.init_kwargs.get("rendering_kwargs")
+        first = first if isinstance(first, dict) else {}
+        return {k: v for k, v in self.rendering_kwargs.items() if k not in first or first[k] != v}
 
 
 def load(path: str | Path, *, which: str = "G_ema", impl: str = "auto") -> TriPlaneGenerator:
