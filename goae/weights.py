@@ -25,6 +25,7 @@ FILES = {
     "inception": "weights-inception-2015-12-05-6726825d.pth",
     "facenet": "20180402-114759-vggface2.pt",
     "swin": "swinv2_base_window12to16_192to256.safetensors",
+    "segmenter": "deeplabv3_resnet50_coco-cd0a2569.pth",
     # files a user has to bring
     "arcface": "model_ir_se50.pth",
     "parser": "79999_iter.pth",

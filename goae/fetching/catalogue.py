@@ -126,6 +126,15 @@ _ASSETS: dict[str, Asset] = {
         ),
         restricted=True,
     ),
+    "segmenter": Asset(
+        "general segmenter with a cat class (DeepLabV3, VOC classes)",
+        "BSD-3-Clause; trained on COCO, whose pictures have terms of their own",
+        Address(
+            "https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",
+            sha256_prefix="cd0a2569",
+        ),
+        restricted=True,
+    ),
     "arcface": Asset(
         "ArcFace IR-SE50 (identity of the paper)",
         "see its repository",

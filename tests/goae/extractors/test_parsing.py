@@ -1,0 +1,94 @@
+"""Background masks: layouts and plumbing with seeded random weights, and the rules on depth and opacity."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from goae.extractors.bisenet import BiSeNet
+from goae.extractors.parsing import (
+    VOC_CAT,
+    FaceParser,
+    Segmenter,
+    background_by_depth,
+    background_by_opacity,
+)
+
+
+@pytest.fixture(scope="module")
+def parser_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("parser") / "parser.pth"
+    torch.save(BiSeNet().state_dict(), path)
+    return path
+
+
+def test_the_parser_has_the_published_layout() -> None:
+    state = BiSeNet().state_dict()
+    shapes = {
+        "cp.resnet.conv1.weight": (64, 3, 7, 7),
+        "cp.resnet.layer4.0.downsample.0.weight": (512, 256, 1, 1),
+        "cp.arm32.conv_atten.weight": (128, 128, 1, 1),
+        "cp.conv_avg.conv.weight": (128, 512, 1, 1),
+        "ffm.convblk.conv.weight": (256, 256, 1, 1),
+        "ffm.conv2.weight": (256, 64, 1, 1),
+        "conv_out.conv_out.weight": (19, 256, 1, 1),
+        "conv_out16.conv.conv.weight": (64, 128, 3, 3),
+    }
+    assert {n: tuple(state[n].shape) for n in shapes} == shapes
+    assert not any(n.endswith("bias") and "bn" not in n and "downsample.1" not in n for n in state)
+
+
+def test_the_mask_is_one_where_background_wins(parser_file: Path) -> None:
+    parser = FaceParser(parser_file, size=64)
+    image = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mask = parser.background(image)
+    assert mask.shape == (2, 1, 48, 48) and set(mask.unique().tolist()) <= {0.0, 1.0}
+    for logit, expected in ((1e3, 1.0), (-1e3, 0.0)):
+        parser.network.conv_out.conv_out.register_forward_hook(_background_logit(logit))
+        assert float(parser.background(image).mean()) == expected
+
+
+def _background_logit(logit: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    return lambda module, inputs, output: torch.cat([torch.full_like(output[:, :1], logit), output[:, 1:]], 1)
+
+
+def test_logits_reach_the_image(parser_file: Path) -> None:
+    image = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    FaceParser(parser_file, size=64).parts(image)[:, 1].sum().backward()
+    assert image.grad is not None and float(image.grad.abs().sum()) > 0
+
+
+def test_wrong_sizes_and_files_are_refused(parser_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="not a multiple of 32"):
+        FaceParser(parser_file, size=100)
+    with pytest.raises(FileNotFoundError, match=r"fetch_weights.py parser"):
+        FaceParser()
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"does not fit BiSeNet: missing: .* and \d+ more; unexpected: conv.weight"):
+        FaceParser(tmp_path / "other.pth")
+
+
+def test_the_segmenter_keeps_its_subject(tmp_path: Path) -> None:
+    network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    for layer in (network.classifier[-1],):  # the same answer everywhere: cat
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        layer.bias.data[VOC_CAT] = 1.0
+    torch.save(network.state_dict(), tmp_path / "segmenter.pth")
+    image = torch.zeros(1, 3, 32, 32)
+    assert float(Segmenter(tmp_path / "segmenter.pth", size=64).background(image).mean()) == 0.0
+    assert float(Segmenter(tmp_path / "segmenter.pth", subject=15, size=64).background(image).mean()) == 1.0
+    with pytest.raises(ValueError, match="subject 21"):
+        Segmenter(tmp_path / "segmenter.pth", subject=21)
+
+
+def test_rules_on_depth_and_opacity() -> None:
+    depth = torch.tensor([2.5, 2.9, 3.0, 3.2]).reshape(1, 1, 2, 2)
+    assert background_by_depth(depth, 2.95).flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert background_by_opacity(depth - 2.5).flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
