@@ -166,8 +166,8 @@ def _check_radius(distances: Tensor, radius: float) -> None:
 def _angles(first: float | Tensor, second: float | Tensor) -> tuple[Tensor, Tensor]:
     """Both as tensors (B,) of one type and device, taken from whichever is a tensor."""
     like = next((a for a in (first, second) if isinstance(a, Tensor)), torch.zeros(()))
-    options = {"dtype": like.dtype if like.is_floating_point() else torch.float32, "device": like.device}
-    tensors = [torch.as_tensor(a, **options).reshape(-1) for a in (first, second)]
+    dtype = like.dtype if like.is_floating_point() else torch.float32
+    tensors = [torch.as_tensor(a, dtype=dtype, device=like.device).reshape(-1) for a in (first, second)]
     a, b = torch.broadcast_tensors(*tensors)
     return a, b
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from eg3d.nn.decoder import Decoder
+from eg3d.nn.decoder import Decoder, Softplus
 from parity import Case, load_state
 
 
@@ -27,3 +27,12 @@ def test_names_and_range() -> None:
     rgb, sigma = decoder(torch.full((1, 2, 8), 1e4))
     assert rgb.shape == (1, 2, 3) and sigma.shape == (1, 2, 1)
     assert rgb.min() >= -0.0010001 and rgb.max() <= 1.0010001
+
+
+def test_softplus_equals_its_definition() -> None:
+    x = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([-1e30, -200.0, 0.0, 200.0, 1e30])]).double()
+    torch.testing.assert_close(Softplus()(x), torch.logaddexp(x, torch.zeros_like(x)), atol=1e-15, rtol=1e-15)
+    torch.testing.assert_close(Softplus()(x.float()), torch.nn.functional.softplus(x.float()), atol=1.2e-7, rtol=1e-6)
+    small = torch.linspace(-3, 3, 7).double().requires_grad_()
+    assert torch.autograd.gradcheck(Softplus(), small)
+    assert torch.autograd.gradgradcheck(Softplus(), small)

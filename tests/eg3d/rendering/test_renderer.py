@@ -8,7 +8,7 @@ from eg3d.cameras import canonical_label, intrinsics_from_focal, join_label, pos
 from eg3d.nn.decoder import Decoder
 from eg3d.rendering.marching import march
 from eg3d.rendering.rays import rays
-from eg3d.rendering.renderer import Renderer, RenderingConfig, merge_depths, unsort
+from eg3d.rendering.renderer import Rays, Renderer, RenderingConfig, merge_depths, unsort
 from eg3d.rendering.sampling import Uniforms, half_uniforms, importance_depths, midpoint_uniforms, random_uniforms
 from parity import Case, load_state, seeded
 from torch import Tensor
@@ -76,7 +76,7 @@ def scene(batch: int = 2, channels: int = 4) -> tuple[Tensor, Decoder, Tensor]:
 
 def render(
     planes: Tensor, decoder: Decoder, c: Tensor, resolution: int = 5, u: Uniforms | None = None, **kw: Any
-) -> Any:
+) -> Rays:
     cfg = RenderingConfig(**(SMALL | kw))
     sizes = (len(c), resolution**2, cfg.depth_resolution, cfg.depth_resolution_importance)
     return Renderer(cfg)(planes, decoder, *rays(*split_label(c), resolution), u or midpoint_uniforms(*sizes))
@@ -121,6 +121,31 @@ def test_constant_volume_of_full_density() -> None:
     expected = 2 * (torch.sigmoid(torch.tensor([0.0, 1, -1, 2, -2])) * 1.002 - 0.001) - 1
     torch.testing.assert_close(result.features, expected.expand(2, 25, 5), atol=1e-5, rtol=0)
     assert result.depth.min() > 2.25 and result.depth.max() < 2.25 + 2 * (3.3 - 2.25) / 5
+
+
+@pytest.mark.parametrize("points", [1, 7, 30, 150, 151, 300])
+@pytest.mark.parametrize("limits", [(2.25, 3.3), (None, None)])
+def test_portions_do_not_change_the_result(points: int, limits: tuple[float | None, float | None]) -> None:
+    """Single rays, uneven rests, single batch items, everything: values and gradients."""
+    planes, decoder, c = scene(2)
+    with torch.no_grad():
+        decoder.net[2].bias[0] = -2  # some rays are nearly empty
+    cfg = RenderingConfig(**SMALL, ray_start=limits[0], ray_end=limits[1])
+    camera, u = rays(*split_label(c), 5), half_uniforms(2, 25, 6, 5)
+
+    def run(renderer: Renderer) -> tuple[Rays, list[Tensor]]:
+        leaf = planes.clone().requires_grad_()
+        found = renderer(leaf, decoder, *camera, u)
+        (found.features.sum() + found.depth.sum()).backward()
+        assert leaf.grad is not None
+        grads = [leaf.grad, *(p.grad.clone() for p in decoder.parameters() if p.grad is not None)]
+        decoder.zero_grad()
+        return found, grads
+
+    found, grads = run(Renderer(cfg, points_at_once=points))
+    expected, expected_grads = run(Renderer(cfg, points_at_once=10**6))
+    for a, b in zip([*found, *grads], [*expected, *expected_grads], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_a_batch_equals_its_rows() -> None:

@@ -1,10 +1,34 @@
 """The decoder: a small network from tri-plane features to colours and density (EG3D, Sec. 3.2)."""
 
+from typing import Any
+
 import torch
 from eg3d.nn.layers import FullyConnected
 from torch import Tensor, nn
 
 _WIDEN = 0.001  # colours reach slightly beyond [0, 1], so that the sigmoid need not saturate (Mip-NeRF)
+
+
+class _Softplus(torch.autograd.Function):
+    """log(1 + e^x) as max(x, 0) - log sigmoid |x|, without log1p, which takes most of a decoder's time on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0).sub_(x.abs().sigmoid_().log_())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * torch.sigmoid(x)
+
+
+class Softplus(nn.Module):
+    """log(1 + e^x), exact to rounding of 1; double-differentiable."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, dtype of x."""
+        return _Softplus.apply(x) if x.device.type == "cpu" else nn.functional.softplus(x)
 
 
 class Decoder(nn.Module):
@@ -21,7 +45,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
-            nn.Softplus(),
+            Softplus(),
             FullyConnected(hidden, 1 + out_channels, lr_multiplier=lr_multiplier),
         )
 
@@ -31,4 +55,5 @@ class Decoder(nn.Module):
         The density has no activation here; marching applies softplus(sigma - 1) to averages of it.
         """
         x = self.net(features)
-        return torch.sigmoid(x[..., 1:]) * (1 + 2 * _WIDEN) - _WIDEN, x[..., :1]
+        sigma, rgb = x.split([1, x.shape[-1] - 1], dim=-1)
+        return torch.sigmoid(rgb) * (1 + 2 * _WIDEN) - _WIDEN, sigma

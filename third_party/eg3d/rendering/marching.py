@@ -29,7 +29,9 @@ def march(colors: Tensor, densities: Tensor, depths: Tensor, *, white_back: bool
     weights = interval_weights(densities, depths)
     features = composite(colors, sample_weights(weights))
     total = weights.sum(dim=2)
-    return March(finish_features(features, total, white_back), expected_depth(weights, depths), weights)
+    return March(
+        finish_features(features, total, white_back), clamp_depth(mean_depth(weights, depths), depths), weights
+    )
 
 
 def interval_weights(densities: Tensor, depths: Tensor) -> Tensor:
@@ -54,16 +56,19 @@ def composite(colors: Tensor, shares: Tensor) -> Tensor:
     return (shares.transpose(2, 3) @ colors).squeeze(2)
 
 
-def expected_depth(weights: Tensor, depths: Tensor) -> Tensor:
-    """Mean depth (B, M, 1) under the weights, clamped to the range of all depths of the batch.
-
-    A ray without weight, 0 / 0, takes the largest depth of the whole batch.
-    """
+def mean_depth(weights: Tensor, depths: Tensor) -> Tensor:
+    """Mean depth (B, M, 1) of the intervals under their weights; +inf for a ray without weight."""
     middle = (depths[:, :, :-1] + depths[:, :, 1:]) / 2
     total = weights.sum(dim=2)
     seen = total > 0
     depth = (weights * middle).sum(dim=2) / torch.where(seen, total, 1.0)  # no 0 / 0: its gradient would be NaN
-    return torch.where(seen, depth, torch.inf).clamp(depths.detach().min(), depths.detach().max())
+    return torch.where(seen, depth, torch.inf)
+
+
+def clamp_depth(depth: Tensor, depths: Tensor) -> Tensor:
+    """Clamp to the range of `depths`, which are all depths of the batch: empty rays take the largest of them."""
+    low, high = torch.aminmax(depths.detach())
+    return depth.clamp(low, high)
 
 
 def finish_features(features: Tensor, total: Tensor, white_back: bool) -> Tensor:
