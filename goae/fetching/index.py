@@ -46,10 +46,7 @@ class Link:
 
 def pip_settings() -> PipSettings:
     """Read pip's configuration files and PIP_* variables; the variables win, as in pip."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=120, check=False
-    )
-    values = _parse_config(done.stdout if done.returncode == 0 else "")
+    values = _configured()
     for key in ("index-url", "extra-index-url", "find-links", "cert", "proxy", "no-index"):
         if value := os.environ.get("PIP_" + key.upper().replace("-", "_")):
             values[key] = value
@@ -59,6 +56,13 @@ def pip_settings() -> PipSettings:
     return PipSettings(
         tuple(indexes), tuple(values.get("find-links", "").split()), values.get("cert"), values.get("proxy")
     )
+
+
+def _configured() -> dict[str, str]:
+    """What pip's configuration files say; nothing where there is no pip."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return _parse_config(done.stdout if done.returncode == 0 else "")
 
 
 def _parse_config(listing: str) -> dict[str, str]:
