@@ -236,8 +236,8 @@ def _check_finite(terms: dict[str, Tensor], step: int) -> None:
 def measure(network: MiniNetwork, people: People, batch_size: int = 64) -> dict[str, Any]:
     """Numbers on unseen people.
 
-    identity_auc: over all pairs of pictures, is the same person's cosine the larger one; part_iou: per class and mean;
-    depth_mae: scene units, where the head is; angle_mae: degrees (yaw, pitch); factor_r2: mean over identity factors...
+    identity_*: over all pairs of pictures, see `identity_scores`; part_iou: per class, part_miou their mean;
+    depth_mae: scene units, where the head is; angle_mae_degrees: yaw and pitch.
     """
     outs = [network(x.float() / 127.5 - 1.0) for x in people.image.split(batch_size)]
     embedding = F.normalize(torch.cat([o.embedding for o in outs]))
@@ -266,14 +266,14 @@ def identity_scores(embedding: Tensor, person: Tensor) -> dict[str, float]:
     ranks = torch.arange(1, len(order) + 1, dtype=torch.float64)
     num_same, num_other = float(hits.sum()), float((1 - hits).sum())
     auc = (float((ranks * hits).sum()) - num_same * (num_same + 1) / 2) / (num_same * num_other)
-    # balanced accuracy when everything from position k on is called the same person
+    # balanced accuracy when everything behind position k is called the same person
     missed = hits.cumsum(0) / num_same
     refused = (1 - hits).cumsum(0) / num_other
     best = (0.5 * (refused + 1 - missed)).max(0)
     return {
         "identity_auc": auc,
         "identity_accuracy": float(best.values),
-        "threshold": float(cosine[order[best.indices]]),
+        "threshold": float(cosine[order[min(int(best.indices) + 1, len(order) - 1)]]),
         "cosine_same": float(cosine[same].mean()),
         "cosine_other": float(cosine[~same].mean()),
     }
