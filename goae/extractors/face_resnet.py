@@ -55,6 +55,8 @@ class FaceResNet(Frozen):
 class FaceResNetwork(nn.Module):
     """dlib's architecture: a 7x7 stem, 14 residual blocks without batch statistics, average, 256 -> 128."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = _Unit(3, WIDTHS[0], 7, 2, 0)

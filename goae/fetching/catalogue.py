@@ -67,7 +67,7 @@ def _lpips(member: str, convert: Convert) -> IndexFile:
 
 
 def _mediapipe(member: str) -> IndexFile:
-    return IndexFile("mediapipe", _MEDIAPIPE_FILE, _MEDIAPIPE_SHA, 35604796, f"mediapipe/modules/{member}", None)
+    return IndexFile("mediapipe", _MEDIAPIPE_FILE, _MEDIAPIPE_SHA, 35622638, f"mediapipe/modules/{member}", None)
 
 
 def _eg3d(name: str, what: str) -> Asset:

@@ -69,7 +69,8 @@ def face_resnet(data: bytes) -> dict[str, np.ndarray]:
             f"not the face-recognition network: it has {len(rows)} layers, {kinds.count('con')} convolutions"
         )
     names = ["stem"] + [f"blocks.{b}.unit{u}" for b in range(14) for u in (1, 2)]
-    state, channels = {}, 3
+    state: dict[str, np.ndarray] = {}
+    channels = 3
     for i, name in enumerate(names):
         taps = 49 if i == 0 else 9
         conv, affine = rows[2 * i][1], rows[2 * i + 1][1]
