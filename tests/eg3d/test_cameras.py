@@ -13,6 +13,7 @@ from eg3d.cameras import (
     join_label,
     look_at,
     mirror_label,
+    orbit,
     pose_from_angles,
     split_label,
 )
@@ -88,6 +89,18 @@ def test_poses_look_at_the_pivot_and_keep_type() -> None:
     torch.testing.assert_close(pose[:, :3, 2], toward)
     torch.testing.assert_close(pose[:, :3, 3].norm(dim=1), torch.full((5,), 1.7, dtype=torch.float64))
     check_label(join_label(pose, intrinsics_from_focal()), radius=1.7)
+
+
+def test_orbit_of_the_videos() -> None:
+    poses = orbit(8, (0, 0, 0.2))
+    assert poses.shape == (8, 4, 4)
+    torch.testing.assert_close(poses[0], look_at(math.pi / 2, math.pi / 2 + 0.2, (0, 0, 0.2))[0])
+    torch.testing.assert_close(poses[2], look_at(math.pi / 2 + 0.35, math.pi / 2 - 0.05, (0, 0, 0.2))[0])
+    torch.testing.assert_close(poses[4, 1, 3], look_at(math.pi / 2, math.pi / 2 - 0.3)[0, 1, 3])
+    rough = look_at(3.14 / 2 + 0.35, 3.14 / 2 - 0.05, (0, 0, 0.2))[0]
+    assert 0 < (poses[2] - rough).abs().max() < 3e-3
+    with pytest.raises(ValueError, match="num_frames"):
+        orbit(0)
 
 
 def test_split_and_join_are_inverse() -> None:

@@ -77,6 +77,29 @@ def pose_from_angles(
     return _pose(radius * toward, pivot)
 
 
+def orbit(
+    num_frames: int,
+    pivot: Sequence[float] | Tensor = (0.0, 0.0, 0.0),
+    radius: float = RADIUS,
+    *,
+    yaw: float = 0.35,
+    pitch: float = 0.25,
+    tilt: float = -0.05,
+) -> Tensor:
+    """Poses of the published videos, one closed loop around the front: h swings by `yaw`, v by `pitch` around `tilt`.
+
+    h = pi/2 + yaw sin(2 pi k / T), v = pi/2 + tilt + pitch cos(2 pi k / T) in the sense of `look_at`, k = 0 ... T - 1. The
+    published scripts write pi as 3.14, which moves a pose by up to 2e-3.
+
+    Returns: cam2world (num_frames, 4, 4).
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, expected at least 1")
+    phase = 2 * math.pi * torch.arange(num_frames) / num_frames
+    h, v = math.pi / 2 + yaw * torch.sin(phase), math.pi / 2 + tilt + pitch * torch.cos(phase)
+    return look_at(h, v, pivot, radius)
+
+
 def intrinsics_from_focal(focal: float = FOCAL) -> Tensor:
     """Intrinsics (3, 3) with one normalised focal length, the principal point in the middle, no skew."""
     return torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], dtype=torch.float32)
