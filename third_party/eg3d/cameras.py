@@ -88,8 +88,8 @@ def orbit(
 ) -> Tensor:
     """Poses of the published videos, one closed loop around the front: h swings by `yaw`, v by `pitch` around `tilt`.
 
-    h = pi/2 + yaw sin(2 pi k / T), v = pi/2 + tilt + pitch cos(2 pi k / T) in the sense of `look_at`, k = 0 ... T - 1. The
-    published scripts write pi as 3.14, which moves a pose by up to 2e-3.
+    h = pi/2 + yaw sin(2 pi k / T), v = pi/2 + tilt + pitch cos(2 pi k / T) in the sense of `look_at`, k = 0 ... T - 1.
+    The published scripts write pi as 3.14, which moves a pose by up to 2e-3.
 
     Returns: cam2world (num_frames, 4, 4).
     """
