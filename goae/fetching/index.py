@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -87,19 +87,24 @@ def opener(settings: PipSettings | None = None) -> urllib.request.OpenerDirector
 
 def request(url: str, headers: dict[str, str] | None = None) -> urllib.request.Request:
     """A request for `url`; a user name and password in it travel as basic authentication."""
-    parts = urlsplit(url)
-    headers = dict(headers or {})
+    made, parts = urllib.request.Request(without_credentials(url), headers=headers or {}), urlsplit(url)
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return urllib.request.Request(url, headers=headers)
+        made.add_unredirected_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
+    return made
 
 
 def without_credentials(url: str) -> str:
     """The URL as it may be printed and recorded."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _with_credentials(url: str, page: str) -> str:
+    """Files on the host of a page that took a user name and password take them too."""
+    user, _, host = urlsplit(page).netloc.rpartition("@")
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}@{host}")) if user and parts.netloc == host else url
 
 
 def find(project: str, filename: str, settings: PipSettings, *, sha256: str) -> list[Link]:
@@ -148,7 +153,8 @@ def _links(page: str, client: urllib.request.OpenerDirector) -> list[Link]:
         if error.code == 404:  # an index that lacks the project
             return []
         raise
-    return _parse_json(body, base) if body.lstrip().startswith(b"{") else _parse_html(body.decode(), base)
+    links = _parse_json(body, base) if body.lstrip().startswith(b"{") else _parse_html(body.decode(), base)
+    return [replace(link, url=_with_credentials(link.url, page)) for link in links]
 
 
 def _local(page: str) -> Path | None:
