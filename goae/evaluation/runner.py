@@ -37,6 +37,13 @@ class Method(Protocol[T]):
         """A view of it from (B, 25) cameras."""
 
 
+def reconstruct(method: Method[T], image: Tensor, c: Tensor) -> View:
+    """Invert and show the input view, by the method's own `reconstruct` where it has one (paper, Fig. 4)."""
+    inversion = method.invert(image, c)
+    own = getattr(method, "reconstruct", None)
+    return method.render(inversion, c) if own is None else own(inversion)
+
+
 @torch.no_grad()
 def evaluate_input_view(
     method: Method[T], samples: Sequence[dict[str, Any]], metrics: Metrics, *, batch_size: int, label: str
@@ -47,7 +54,7 @@ def evaluate_input_view(
     for start in track(starts, description=label, console=Console(stderr=True)):
         chunk = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
         image, c = torch.stack([s["image"] for s in chunk]), torch.stack([s["c"] for s in chunk])
-        values = metrics(method.render(method.invert(image, c), c).image, image)
+        values = metrics(reconstruct(method, image, c).image, image)
         for i, sample in enumerate(chunk):
             rows.append({"name": sample["name"]} | {name: float(value[i]) for name, value in values.items()})
     return rows
@@ -60,7 +67,7 @@ def seconds_per_image(method: Method[T], samples: Sequence[dict[str, Any]], *, n
     for i in range(-1, min(num_images, len(samples))):
         image, c = samples[max(i, 0)]["image"][None], samples[max(i, 0)]["c"][None]
         began = time.perf_counter()
-        shown = method.render(method.invert(image, c), c).image
+        shown = reconstruct(method, image, c).image
         if shown.is_cuda:
             torch.cuda.synchronize(shown.device)
         seconds.append(time.perf_counter() - began)

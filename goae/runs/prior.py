@@ -27,8 +27,7 @@ def train_prior(config: PriorConfig) -> Path:
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
-    torch.manual_seed(config.seed)
-    generator = TriPlaneGenerator(config.generator).to(fabric.device)
+    generator = start(config).to(fabric.device)
     perception = build.build_perception(config.perception, fabric.device)
     stage = WarmStartStage(generator, perception.lpips, config.warm_start)
     cfg = config.warm_start.fit
@@ -57,6 +56,15 @@ def train_prior(config: PriorConfig) -> Path:
         )
     tracker.close()
     return config.run_dir / f"{stage.name}.safetensors"
+
+
+def start(config: PriorConfig) -> TriPlaneGenerator:
+    """New weights, or those of `paths.generator` under this configuration's rendering, e.g. with more samples."""
+    torch.manual_seed(config.seed)
+    generator = TriPlaneGenerator(config.generator)
+    if config.paths.generator:
+        generator.load_state_dict(build.build_generator(config).state_dict())
+    return generator
 
 
 def export(module: nn.Module, path: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from goae.losses import latent
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.goae import GOAE
+from goae.models.occlusion import draw_sigmas
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
@@ -72,7 +73,8 @@ class RefinerStage:
         with torch.no_grad():
             code = self.goae.invert_w(image, c, resolution=resolution)
         refined = self.goae.refine_planes(image, code)
-        mixed = self.goae.mix(code.planes, refined.planes, c)
+        sigmas = draw_sigmas(self.goae.config.mix, len(image), draw.generator("sigmas"))
+        mixed = self.goae.mix(code.planes, refined.planes, c, sigmas=sigmas)
         view = self.goae.render(mixed.planes, code.ws, c, resolution=resolution, uniforms=uniforms)
         terms = self.image_losses(view.image, image)
         if self.background and draw.step % self.config.background.every == 0:

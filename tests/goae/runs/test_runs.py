@@ -1,0 +1,277 @@
+"""Whole jobs on tiny runs: train, be killed, resume, evaluate, report, invert; and the messages when they cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, register, to_object
+from goae.data.datasets import PosedImages
+from goae.extractors import lpips
+from goae.inversion import Inversion
+from goae.runs.canonical import canonical_stats
+from goae.runs.evaluate import evaluate
+from goae.runs.invert import invert, read_cameras
+from goae.runs.prior import train_prior
+from goae.runs.report import report
+from goae.runs.setup import run_inverter
+from goae.runs.train import train
+from goae.training.tracking import read_metrics
+
+ROOT = Path(__file__).parents[3]
+register()
+
+
+def make(name: str, schema: type, *overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return to_object(compose(name, overrides=list(overrides)), schema)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
+    """A folder with a tiny warm-started generator, its statistics, and a random perceptual trunk."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    trunk = {n: t for n, t in lpips.build("alex").state_dict().items() if n.startswith("net.")}
+    save_file({n.removeprefix("net."): t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
+    prior = make(
+        "train_prior",
+        PriorConfig,
+        "generator=tiny",
+        "perception.lpips=none",
+        "warm_start.lpips=0",
+        "run=prior",
+        f"paths.runs={folder}",
+        f"data.train={tiny_data}",
+        f"data.validation={tiny_data}",
+        "data.resolution=32",
+        "data.loss_resolution=32",
+        "warm_start.fit.steps=3",
+        "warm_start.fit.batch_size=4",
+        "logging.progress=false",
+        "validation.num_images=4",
+        "validation.batch_size=2",
+        "warm_start.depth=0.1",
+    )
+    generator = train_prior(prior)
+    world = {
+        "folder": str(folder),
+        "generator": str(generator),
+        "data": str(tiny_data),
+        "trunk": str(folder / "trunk.safetensors"),
+    }
+    canonical_stats(tiny(world))
+    return world
+
+
+def tiny(world: dict[str, str], *overrides: str) -> TrainConfig:
+    return make(
+        "train",
+        TrainConfig,
+        "experiment=tiny",
+        f"paths.runs={world['folder']}",
+        f"paths.generator={world['generator']}",
+        f"data.train={world['data']}",
+        f"data.validation={world['data']}",
+        f"data.test={world['data']}",
+        *overrides,
+    )
+
+
+def numbers(config: TrainConfig) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: load_file(config.run_dir / f"{name}.safetensors") for name in ("encoder", "refiner")}
+
+
+def equal(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, torch.Tensor]]) -> bool:
+    return all(torch.equal(a[part][n], b[part][n]) for part in a for n in a[part])
+
+
+@pytest.fixture(scope="session")
+def trained(world: dict[str, str]) -> TrainConfig:
+    config = tiny(world, "run=whole")
+    train(config)
+    return config
+
+
+def test_training_leaves_weights_metrics_and_pictures(trained: TrainConfig) -> None:
+    for stage, term in (("encoder", "e/l2"), ("refiner", "afa/l2")):
+        rows = read_metrics(trained.run_dir, stage)
+        assert any(term in row for row in rows) and any("val/mse" in row for row in rows)
+        assert (trained.run_dir / f"{stage}.safetensors").exists()
+        assert (trained.run_dir / f"{stage}-best.safetensors").exists()
+        assert (trained.run_dir / "images" / f"{stage}-000000004.png").exists()
+
+
+def test_a_complete_run_says_so(trained: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained.run_dir / "refiner.safetensors").stat().st_mtime_ns
+    train(trained)
+    assert "training is complete" in capsys.readouterr().out
+    assert (trained.run_dir / "refiner.safetensors").stat().st_mtime_ns == before
+
+
+def test_killed_at_any_time_the_same_command_ends_with_the_same_weights(
+    world: dict[str, str], trained: TrainConfig
+) -> None:
+    """SIGKILL when a stage's first checkpoint appears, then again a little later, then left alone."""
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "experiment=tiny", "run=killed", "device=cpu"]
+    command += [f"paths.runs={world['folder']}", f"paths.generator={world['generator']}"]
+    command += [f"data.{split}={world['data']}" for split in ("train", "validation", "test")]
+    folder = Path(world["folder"]) / "killed" / "checkpoints"
+    for awaited in ("encoder/step-000000002.pt", "refiner/step-000000002.pt"):
+        process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 200
+        while not (folder / awaited).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (folder / awaited).exists()
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    assert equal(numbers(tiny(world, "run=killed")), numbers(trained))
+
+
+def test_stages_can_be_run_one_after_the_other(world: dict[str, str], trained: TrainConfig) -> None:
+    with pytest.raises(FileNotFoundError, match="stage `encoder` of this run has not finished"):
+        train(tiny(world, "run=apart", "stage=refiner"))
+    train(tiny(world, "run=apart", "stage=encoder"))
+    train(tiny(world, "run=apart", "stage=refiner"))
+    assert equal(numbers(tiny(world, "run=apart")), numbers(trained))
+
+
+def test_bf16_trains(world: dict[str, str]) -> None:
+    config = tiny(world, "run=bf16", "precision=bf16-mixed", "stages.encoder.fit.steps=2", "stage=encoder")
+    train(config)
+    assert all(torch.isfinite(t.float()).all() for t in load_file(config.run_dir / "encoder.safetensors").values())
+
+
+def perceptive(trained: TrainConfig, world: dict[str, str]) -> None:
+    """Give the trained run a perceptual network for its metrics."""
+    path = trained.run_dir / "config.yaml"
+    text = (
+        path.read_text()
+        .replace("lpips: none", "lpips: alex")
+        .replace("lpips_path: ''", f"lpips_path: {world['trunk']}")
+    )
+    path.write_text(text)
+
+
+def test_evaluation_report_and_inversion(
+    world: dict[str, str], trained: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from goae import build
+
+    original = (trained.run_dir / "config.yaml").read_text()
+    perceptive(trained, world)
+    monkeypatch.setattr(
+        build, "build_identity", lambda name, path, device: lambda x: torch.nn.functional.normalize(x.flatten(1), dim=1)
+    )
+    config = EvaluateConfig(run="whole", runs=world["folder"], batch_size=5, timing_images=2, identity="mini")
+    summary = json.loads(evaluate(config).read_text())
+    rows = (trained.run_dir / "evaluation" / "full.csv").read_text().splitlines()
+    assert len(rows) == 13  # 12 images, nothing lost to the batch size of 5
+    for values in summary["methods"].values():
+        assert values["num_images"] == 12 and values["seconds"] > 0
+        mean = np.mean([10 * np.log10(4 / values["mse"])])
+        assert values["psnr"] >= mean - 1e-6  # Jensen
+    page = report(config).read_text()
+    assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
+    (trained.run_dir / "config.yaml").write_text(original)
+
+    photos = trained.run_dir / "photos"
+    photos.mkdir()
+    images = PosedImages(world["data"], 32)
+    labels = []
+    for i in range(2):
+        pixels = ((images[i]["image"] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(photos / f"{i}.png")
+        labels.append([f"{i}.png", images[i]["c"].tolist()])
+    (photos / "dataset.json").write_text(json.dumps({"labels": labels}))
+    out = invert(
+        InvertConfig(
+            input=str(photos),
+            camera=str(photos / "dataset.json"),
+            output=str(trained.run_dir / "out"),
+            run="whole",
+            runs=world["folder"],
+        )
+    )
+    for i in range(2):
+        assert {p.name for p in (out / str(i)).iterdir()} == {
+            "reconstruction.png",
+            "views.png",
+            "depth.png",
+            "inversion.safetensors",
+        }
+    inverter = run_inverter(trained)
+    loaded = Inversion.load(out / "0" / "inversion.safetensors", inverter)
+    pixels = np.array(Image.open(out / "0" / "reconstruction.png"))
+    shown = ((inverter.reconstruct(loaded).image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(pixels, shown)
+
+
+def failing(*arguments: str, script: str = "train") -> str:
+    """stderr of a script that must fail with one paragraph and exit code 1."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"scripts/{script}.py"), *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+def test_messages_are_one_paragraph(world: dict[str, str], tmp_path: Path) -> None:
+    text = failing("experiment=tiny", f"paths.runs={tmp_path}", "paths.generator=missing.pkl")
+    assert text.startswith("error: ") and "Traceback" not in text and "missing.pkl" in text
+    text = failing("experiment=tiny", f"paths.runs={tmp_path}", "stages.encoder.fit.stepz=3")
+    assert "stepz" in text and "Traceback" not in text
+
+
+def test_an_unwritable_run_folder_is_named(world: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        train(tiny(world, f"paths.runs={tmp_path / 'file'}"))
+
+
+def test_a_generator_of_other_sizes_is_refused(world: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not the generator that the configuration describes.*plane_resolution 32"):
+        train(tiny(world, f"paths.runs={tmp_path}", "generator=mini", "run=other"))
+
+
+def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_path: Path) -> None:
+    stats = Path(world["generator"]).with_name("warm_start-canonical.safetensors")
+    with pytest.raises(ValueError, match="were made for a generator with hash"):
+        train(tiny(world, f"paths.runs={tmp_path}", "run=x", "paths.generator=", f"paths.canonical_stats={stats}"))
+
+
+@pytest.mark.parametrize(
+    ("camera", "error", "named"),
+    [
+        ("1,2,3", ValueError, "25"),
+        ("nowhere.json", FileNotFoundError, "neither a file nor 25 numbers"),
+        (",".join(["0"] * 25), ValueError, ""),
+    ],
+)
+def test_wrong_cameras_are_named(camera: str, error: type[Exception], named: str) -> None:
+    with pytest.raises(error, match=named):
+        read_cameras(camera, ["a.png"])
+
+
+def test_labels_are_matched_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": [["b.png", [0.0] * 24]]}))
+    with pytest.raises(ValueError, match=r"no label for a\.png"):
+        read_cameras(str(path), ["a.png"])
+    with pytest.raises(ValueError, match=r"label of b\.png .* is not usable"):
+        read_cameras(str(path), ["b.png"])
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no key `labels`"):
+        read_cameras(str(path), ["a.png"])
