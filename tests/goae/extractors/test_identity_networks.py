@@ -152,6 +152,7 @@ def _astronaut() -> tuple[Tensor, Tensor]:
 
 
 def test_the_real_network_tells_a_face_from_noise_and_keeps_it_in_the_mirror() -> None:
+    """The reference implementation of the same file has 0.21 between this face and its mirror image."""
     try:
         net = FaceResNet(locate("face_resnet"))
     except FileNotFoundError as error:
@@ -160,5 +161,5 @@ def test_the_real_network_tells_a_face_from_noise_and_keeps_it_in_the_mirror() -
     mirrored = torch.stack([image.shape[-1] - 1 - points[..., 0], points[..., 1]], -1)[:, [1, 0, 2, 4, 3]]
     own = net.describe(image, points)
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert float((own - net.describe(image.flip(-1), mirrored)).norm()) < 0.35
+    assert float((own - net.describe(image.flip(-1), mirrored)).norm()) == pytest.approx(0.21, abs=0.03)
     assert float((own - net.describe(noise, points)).norm()) > 0.6
