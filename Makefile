@@ -8,7 +8,7 @@ RUN ?= mini-seed0
 
 mini: $(VENV)/.installed
 	$(BIN)/python scripts/fetch_weights.py alex
-	$(BIN)/python scripts/make_mini_data.py --out data/mini --train 4000 --val 500
+	$(BIN)/python scripts/make_mini_data.py --out data/mini --train 4000 --val 200 --splits train val test
 	$(BIN)/python scripts/train.py experiment=mini run=$(RUN)
 	$(BIN)/python scripts/evaluate.py run=$(RUN)
 	$(BIN)/python scripts/report.py run=$(RUN)

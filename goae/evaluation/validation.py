@@ -1,10 +1,11 @@
 """The validation curve: image metrics of the current weights on a few held-out images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from goae.evaluation.image_metrics import mse, psnr
 from goae.losses.reconstruction import pooled
@@ -12,7 +13,7 @@ from goae.models.goae import GOAE
 
 
 class Validation:
-    """Calling it gives the mean metrics of the GOAE in hand, in evaluation mode and without randomness."""
+    """Calling it with the module in training, or its average, gives mean metrics of the GOAE, without randomness."""
 
     def __init__(
         self,
@@ -31,7 +32,22 @@ class Validation:
         self.resolution, self.batch_size, self.refine = resolution, batch_size, refine
 
     @torch.no_grad()
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, module: nn.Module) -> dict[str, float]:
+        with self._using(module):
+            return self._measure()
+
+    @contextmanager
+    def _using(self, module: nn.Module) -> Iterator[None]:
+        """Put `module` in the place of the GOAE's own encoder or feature alignment."""
+        name = "afa" if self.refine else "encoder"
+        own = getattr(self.goae, name)
+        setattr(self.goae, name, module)
+        try:
+            yield
+        finally:
+            setattr(self.goae, name, own)
+
+    def _measure(self) -> dict[str, float]:
         self.goae.eval()
         sums: dict[str, float] = {}
         for start in range(0, len(self.samples), self.batch_size):

@@ -50,7 +50,7 @@ def train_prior(config: PriorConfig) -> Path:
             fabric=fabric,
             seed=config.seed,
             preview=stack(samples[:NUM_PREVIEWS]),
-            evaluate=partial(validate, generator, samples, config.validation.batch_size, fabric),
+            evaluate=partial(validate, samples=samples, batch_size=config.validation.batch_size, fabric=fabric),
             tracker=tracker,
             export=export,
         )
@@ -75,9 +75,10 @@ def export(module: nn.Module, path: Path) -> None:
 
 @torch.no_grad()
 def validate(
-    generator: TriPlaneGenerator, samples: list[dict[str, Tensor]], batch_size: int, fabric: Fabric
+    generator: nn.Module, *, samples: list[dict[str, Tensor]], batch_size: int, fabric: Fabric
 ) -> dict[str, float]:
     """Image error and depth error on unseen heads of known factors."""
+    assert isinstance(generator, TriPlaneGenerator)
     generator.eval()
     sums = {"mse": 0.0, "psnr": 0.0, "depth": 0.0}
     for start in range(0, len(samples), batch_size):

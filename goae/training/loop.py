@@ -18,7 +18,7 @@ from goae.training.ema import WeightAverage
 from goae.training.phases import Batch, Draw, Phase, Stage
 from goae.training.tracking import Tracker
 
-Evaluate = Callable[[], dict[str, float]]
+Evaluate = Callable[[nn.Module], dict[str, float]]
 Fetch = Callable[[int, int], Batch]
 
 
@@ -80,7 +80,7 @@ def fit(
     Args:
         fetch: (step, slot) -> the micro-batch at that place, with `cfg.micro` images.
         preview: the batch shown in the image grids.
-        evaluate: -> validation metrics of the current weights; `cfg.monitor` picks the best.
+        evaluate: the main module, or its average -> validation metrics; `cfg.monitor` picks the best.
         export: writes the module to a path, for `run_dir/<stage>.safetensors` and `<stage>-best.safetensors`.
     Raises: ValueError if the sizes do not divide; NonFiniteLossError naming step, phase and term.
     """
@@ -101,7 +101,7 @@ def fit(
         if step % cfg.image_every == 0 or last:
             tracker.images(step, stage.preview(move(preview, fabric)))
         if evaluate and (step % cfg.evaluate_every == 0 or last):
-            metrics = evaluate()
+            metrics = evaluate(shown)
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
             if metrics[cfg.monitor] < best:
                 best = metrics[cfg.monitor]

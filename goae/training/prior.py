@@ -78,7 +78,8 @@ class WarmStartStage:
 
     def _losses(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         image, config = batch["image"], self.config
-        ws = codes(self.generator, batch["factors"], update_w_avg=True)
+        spare = draw.generator("spare entries of z")
+        ws = codes(self.generator, batch["factors"], spare=spare, update_w_avg=True)
         view = self.generator.synthesis(ws, batch["c"], uniforms=draw.generator("render", image.device))
         terms = {"l2": mean_squared(view.image, image)}
         if config.l1:
@@ -95,10 +96,24 @@ class WarmStartStage:
         return terms
 
 
-def codes(generator: TriPlaneGenerator, factors: Tensor, *, update_w_avg: bool = False) -> Tensor:
-    """Standardised factors (B, z_dim) under the canonical pose -> ws (B, num_ws, w_dim)."""
+def codes(
+    generator: TriPlaneGenerator,
+    factors: Tensor,
+    *,
+    spare: torch.Generator | None = None,
+    update_w_avg: bool = False,
+) -> Tensor:
+    """Standardised factors (B, k) under the canonical pose -> ws (B, num_ws, w_dim).
+
+    The first k entries of z are the factors; the others are noise drawn from `spare`, so that the generator learns to
+    pass over them, or zeros without it.
+    """
+    rest = torch.zeros(len(factors), generator.config.z_dim - factors.shape[1])
+    if spare is not None:
+        rest = torch.randn(rest.shape, generator=spare)
+    z = torch.cat([factors, rest.to(factors)], 1)
     c = canonical_label().to(factors).expand(len(factors), -1)
-    return generator.mapping(factors, c, update_w_avg=update_w_avg)
+    return generator.mapping(z, c, update_w_avg=update_w_avg)
 
 
 def depth_error(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:

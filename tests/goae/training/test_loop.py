@@ -70,7 +70,7 @@ def run(stage: Toy, folder: Path, steps: int, **overrides: Any) -> None:
         fabric=fabric,
         seed=3,
         preview=fetch(0, 0),
-        evaluate=lambda: {"mse": float(sum(p.square().sum() for p in stage.net.parameters()))},
+        evaluate=lambda module: {"mse": float(sum(p.square().sum() for p in module.parameters()))},
         tracker=tracker,
         export=lambda module, path: path.write_bytes(b"weights"),
     )
