@@ -1,7 +1,7 @@
 """Configuration to objects: the only place where a name selects a class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,6 +62,16 @@ def build_generator(config: RunConfig) -> TriPlaneGenerator:
             f"the generator group that fits the file (generator=...)."
         )
     return generator
+
+
+def with_samples(generator: TriPlaneGenerator, samples: int) -> TriPlaneGenerator:
+    """The same weights rendered with `samples` coarse and as many fine samples per ray; 0: the generator itself."""
+    if not samples:
+        return generator
+    rendering = replace(generator.config.rendering, depth_resolution=samples, depth_resolution_importance=samples)
+    other = TriPlaneGenerator(replace(generator.config, rendering=rendering))
+    other.load_state_dict(generator.state_dict())
+    return other.eval().requires_grad_(False)
 
 
 def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:

@@ -25,5 +25,5 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from goae.data.mini import SplitConfig, write_split
 
     path = tmp_path_factory.mktemp("data") / "train.zip"
-    write_split(SplitConfig("train", 12, 0, 32), path, workers=1)
+    write_split(SplitConfig("train", 12, 0, 32), path, workers=1, progress=lambda done: None)
     return path

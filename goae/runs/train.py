@@ -35,7 +35,8 @@ def train(config: TrainConfig) -> Path:
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
-    goae = build.build_goae(config, build.build_generator(config))
+    generator = build.with_samples(build.build_generator(config), config.training_samples)
+    goae = build.build_goae(config, generator)
     perception = build.build_perception(config.perception, fabric.device)
     tracker = Tracker(
         config.run_dir,

@@ -33,8 +33,8 @@ class FitConfig:
     ema: float = 0.0  # decay; 0: off, as in the paper
     monitor: str = "mse"  # the validation metric, lower is better, that picks the best weights
     log_every: int = 50
-    image_every: int = 2_000
-    evaluate_every: int = 5_000
+    image_every: int = 2_000  # 0: never; else also before the first and after the last step
+    evaluate_every: int = 5_000  # likewise
     save_every: int = 2_000
 
     def __post_init__(self) -> None:
@@ -45,9 +45,9 @@ class FitConfig:
             )
         if self.batch_size % self.micro:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
-        for name in ("log_every", "image_every", "evaluate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name, least in (("log_every", 1), ("image_every", 0), ("evaluate_every", 0), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
     @property
     def micro(self) -> int:
@@ -98,16 +98,16 @@ def fit(
         shown = average.module if average else stage.modules[stage.main]
 
         # Pictures, validation, checkpoint: ahead of the gradient work, so that step 0 and the last step are covered
-        if step % cfg.image_every == 0 or last:
+        if due(step, cfg.image_every, last):
             tracker.images(step, stage.preview(move(preview, fabric)))
-        if evaluate and (step % cfg.evaluate_every == 0 or last):
+        if evaluate and due(step, cfg.evaluate_every, last):
             metrics = evaluate(shown)
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
             if metrics[cfg.monitor] < best:
                 best = metrics[cfg.monitor]
                 on_rank_zero(fabric, lambda module=shown: export(module, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)
-        if step % cfg.save_every == 0 or last:
+        if due(step, cfg.save_every, last):
             state = gather_state(stage, average, step, best, fabric)
             on_rank_zero(fabric, lambda state=state, step=step: checkpoint.save(state, folder, step))
         if last:
@@ -158,6 +158,11 @@ def update(
         check_finite({"gradient norm": norm}, phase.name, step)
     phase.optimizer.step()
     return sums
+
+
+def due(step: int, every: int, last: bool) -> bool:
+    """Whether what happens every so many steps happens now; 0 is never."""
+    return every > 0 and (step % every == 0 or last)
 
 
 def split_slots(cfg: FitConfig, rank: int, num_ranks: int) -> list[int]:

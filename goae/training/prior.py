@@ -27,7 +27,7 @@ class WarmStartConfig:
     """What the warm start minimises and for how long."""
 
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=4_000, batch_size=16, ema=0.998, monitor="mse"))
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", lr=4e-3, betas=[0.0, 0.99]))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", lr=4e-3, betas=[0.9, 0.99]))
     l2: float = 1.0
     l1: float = 0.3
     raw: float = 1.0  # L2 between the raw render and the image at its resolution

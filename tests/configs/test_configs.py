@@ -4,24 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import CONFIGS, composed, composed_as
 from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig
 
-from goae.config import EvaluateConfig, PriorConfig, TrainConfig, claim_run, load_run, register, to_object, to_plain
+from goae.config import EvaluateConfig, PriorConfig, TrainConfig, claim_run, load_run, to_plain
 from goae.models.goae import preset
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-register()
-
-
-def composed(*overrides: str, name: str = "train") -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose(name, overrides=list(overrides))
 
 
 def config(*overrides: str) -> TrainConfig:
-    return to_object(composed(*overrides), TrainConfig)
+    return composed_as(TrainConfig, *overrides)
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml")))
@@ -99,14 +90,14 @@ def test_wrong_values_are_named(override: str, named: str) -> None:
 
 
 def test_prior_composes() -> None:
-    made = to_object(composed(name="train_prior"), PriorConfig)
+    made = composed_as(PriorConfig, name="train_prior")
     assert made.run == "mini_prior-seed0"
     assert set(made.data.extras) == {"factors", "depth", "parts"}
 
 
 def test_evaluate_wants_a_run() -> None:
     with pytest.raises(ValueError, match="run is empty"):
-        to_object(composed(name="evaluate"), EvaluateConfig)
+        composed_as(EvaluateConfig, name="evaluate")
 
 
 def claimed(tmp_path: Path, *overrides: str) -> TrainConfig:

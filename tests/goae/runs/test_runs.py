@@ -7,16 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed_as
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, register, to_object
+from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig
 from goae.data.datasets import PosedImages
 from goae.extractors import lpips
 from goae.inversion import Inversion
@@ -30,12 +29,6 @@ from goae.runs.train import train
 from goae.training.tracking import read_metrics
 
 ROOT = Path(__file__).parents[3]
-register()
-
-
-def make(name: str, schema: type, *overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return to_object(compose(name, overrides=list(overrides)), schema)
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +37,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str
     folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
     trunk = {n: t for n, t in lpips.build("alex").state_dict().items() if n.startswith("net.")}
-    save_file({n.removeprefix("net."): t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
-    prior = make(
-        "train_prior",
+    save_file({n: t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
+    prior = composed_as(
         PriorConfig,
         "generator=tiny",
         "perception.lpips=none",
@@ -59,10 +51,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str
         "data.loss_resolution=32",
         "warm_start.fit.steps=3",
         "warm_start.fit.batch_size=4",
+        "warm_start.fit.micro_batch=0",
         "logging.progress=false",
         "validation.num_images=4",
         "validation.batch_size=2",
         "warm_start.depth=0.1",
+        name="train_prior",
     )
     generator = train_prior(prior)
     world = {
@@ -76,8 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str
 
 
 def tiny(world: dict[str, str], *overrides: str) -> TrainConfig:
-    return make(
-        "train",
+    return composed_as(
         TrainConfig,
         "experiment=tiny",
         f"paths.runs={world['folder']}",

@@ -15,7 +15,7 @@ from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.goae import GOAE, GOAEConfig
 from goae.models.storage import restore
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def seeded_weights(module: nn.Module, *, equalized: bool) -> None:

@@ -15,9 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).parent / "data" / "parity"
+FOLDER = Path(__file__).parents[1] / "data" / "parity"
 # Entries that keep the value they are constructed with.
-CONSTRUCTED = {"resample_filter", "relative_coords_table", "relative_position_index", "attn_mask", "num_batches_tracked"}
+CONSTRUCTED = {
+    "resample_filter",
+    "relative_coords_table",
+    "relative_position_index",
+    "attn_mask",
+    "num_batches_tracked",
+}
 
 
 def seeded(key: str, shape: list[int] | tuple[int, ...]) -> Tensor:
@@ -96,7 +102,9 @@ class Case:
         value = value.detach()
         if f"out/{name}" in self.data:
             expected = self.output(name)
-            assert tuple(value.shape) == tuple(expected.shape), f"{name}: {tuple(value.shape)} != {tuple(expected.shape)}"
+            assert tuple(value.shape) == tuple(expected.shape), (
+                f"{name}: {tuple(value.shape)} != {tuple(expected.shape)}"
+            )
             _close(name, value, expected, tolerance)
             return
         assert list(value.shape) == list(self.data[f"out/{name}@shape"]), f"{name}: shape {tuple(value.shape)}"
@@ -106,7 +114,13 @@ class Case:
         _close(name, picked, torch.from_numpy(self.data[f"out/{name}@val"]), tolerance, largest)
         v = value.double()
         got = [v.mean(), v.std(unbiased=False), v.norm() / max(norm, 1e-30) * largest, v.min(), v.max()]
-        _close(f"{name}@stats", torch.stack(got), torch.tensor([mean, std, largest, low, high]), max(tolerance, 1e-4), largest)
+        _close(
+            f"{name}@stats",
+            torch.stack(got),
+            torch.tensor([mean, std, largest, low, high]),
+            max(tolerance, 1e-4),
+            largest,
+        )
         if f"out/{name}@pool32" in self.data:
             pooled = torch.nn.functional.adaptive_avg_pool2d(value, 32)
             _close(f"{name}@pool32", pooled, torch.from_numpy(self.data[f"out/{name}@pool32"]), tolerance, largest)
@@ -115,4 +129,6 @@ class Case:
 def _close(name: str, value: Tensor, expected: Tensor, tolerance: float, largest: float | None = None) -> None:
     scale = float(expected.abs().max()) if largest is None else largest
     worst = float((value.double() - expected.double()).abs().max()) if value.numel() else 0.0
-    assert worst <= tolerance * max(scale, 1e-12), f"{name}: off by {worst:.3g}, largest value {scale:.3g}, tolerance {tolerance}"
+    assert worst <= tolerance * max(scale, 1e-12), (
+        f"{name}: off by {worst:.3g}, largest value {scale:.3g}, tolerance {tolerance}"
+    )
