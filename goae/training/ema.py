@@ -20,5 +20,5 @@ class WeightAverage:
         """Move the average one step towards `module`."""
         for average, current in zip(self.module.parameters(), module.parameters(), strict=True):
             average.lerp_(current.detach(), 1 - self.decay)
-        for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
-            average.copy_(current)
+        for copied, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            copied.copy_(buffer)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,13 @@ def fit(
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
             if metrics[cfg.monitor] < best:
                 best = metrics[cfg.monitor]
-                on_rank_zero(fabric, lambda module=shown: export(module, run_dir / f"{stage.name}-best.safetensors"))
+                on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)
         if due(step, cfg.save_every, last):
             state = gather_state(stage, average, step, best, fabric)
-            on_rank_zero(fabric, lambda state=state, step=step: checkpoint.save(state, folder, step))
+            on_rank_zero(fabric, partial(checkpoint.save, state, folder, step))
         if last:
-            on_rank_zero(fabric, lambda module=shown: export(module, run_dir / f"{stage.name}.safetensors"))
+            on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}.safetensors"))
             break
 
         # One update per phase that is due

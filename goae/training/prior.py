@@ -107,7 +107,14 @@ def codes(
 
     The first k entries of z are the factors; the others are noise drawn from `spare`, so that the generator learns to
     pass over them, or zeros without it.
+
+    Raises: ValueError if z has fewer entries than there are factors.
     """
+    if factors.shape[1] > generator.config.z_dim:
+        raise ValueError(
+            f"the data have {factors.shape[1]} factors, but generator.z_dim is {generator.config.z_dim}; expected at "
+            f"least as many"
+        )
     rest = torch.zeros(len(factors), generator.config.z_dim - factors.shape[1])
     if spare is not None:
         rest = torch.randn(rest.shape, generator=spare)

@@ -41,7 +41,11 @@ class Tracker:
         self.run = None
         if active and config.wandb != "disabled":
             self.run = wandb.init(
-                project=config.wandb_project, name=run_dir.name, dir=run_dir, mode=config.wandb, config=settings
+                project=config.wandb_project,
+                name=run_dir.name,
+                dir=run_dir,
+                mode=config.wandb,  # type: ignore[arg-type]
+                config=settings,
             )
         self.progress: Progress | None = None
 
