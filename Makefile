@@ -14,7 +14,7 @@ mini: $(VENV)/.installed
 	$(BIN)/python scripts/report.py run=$(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=85 $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
