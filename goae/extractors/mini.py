@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from goae.extractors.frozen import Frozen, load_strictly, read_state
-from goae.extractors.mini_network import RESOLUTION, MiniNetwork, MiniNetworkConfig, composite_depth
+from goae.extractors.mini_network import RESOLUTION, MiniNetwork, MiniNetworkConfig
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "mini" / "perception.safetensors"
 
@@ -57,9 +57,9 @@ class MiniPerception(Frozen):
         return _resized_back(logits, image)
 
     def depth(self, image: Tensor) -> Tensor:
-        """Depth along the ray, scene units, 3.3 behind the head. Returns: (B, 1, H, W)."""
-        parts, surface = self.network.maps(*self.network.trunk(_resized(image)))
-        return _resized_back(composite_depth(parts, surface), image)
+        """Depth along the ray, scene units. Returns: (B, 1, H, W)."""
+        _, depth = self.network.maps(*self.network.trunk(_resized(image)))
+        return _resized_back(depth, image)
 
     def background(self, image: Tensor) -> Tensor:
         """Where background is the likeliest part. Returns: (B, 1, H, W), 1 is background."""

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 RESOLUTION = 64
 NUM_PARTS = 11  # background is 0
-FAR = 3.3  # depth of the background, scene units
-MEAN_DEPTH, DEPTH_UNIT = 2.6, 0.05  # of the surface; the network predicts (depth - mean) / unit
+MEAN_DEPTH = 2.9  # scene units, middle of what is seen; predictions are relative to it
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,14 @@ class MiniNetworkConfig:
 class MiniOutputs(NamedTuple):
     """All outputs for (B, 3, 64, 64) images.
 
-    embedding: (B, E), not normalised; features: (B, D); parts: (B, 11, 64, 64) logits; surface: (B, 1, 64, 64) depth of
-    the head along the ray, scene units, of no meaning beside it; factors: (B, F) standardised; angles: (B, 2) yaw and
-    pitch in radians; attributes: (B, A).
+    embedding: (B, E), not normalised; features: (B, D); parts: (B, 11, 64, 64) logits; depth: (B, 1, 64, 64) along the
+    ray, scene units; factors: (B, F) standardised; angles: (B, 2) yaw and pitch in radians; attributes: (B, A).
     """
 
     embedding: Tensor
     features: Tensor
     parts: Tensor
-    surface: Tensor
+    depth: Tensor
     factors: Tensor
     angles: Tensor
     attributes: Tensor
@@ -73,11 +71,11 @@ class MiniNetwork(nn.Module):
         return fine, middle, self.deep(middle)
 
     def maps(self, fine: Tensor, middle: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        """Part logits (B, 11, 64, 64) and depth of the surface (B, 1, 64, 64)."""
+        """Part logits (B, 11, 64, 64) and depth (B, 1, 64, 64)."""
         up = _twice(self.up_middle(deep)) + middle
         up = torch.cat([_twice(self.up_stem(up)), fine], 1)
         out = F.pixel_shuffle(self.dense(up), 2)
-        return out[:, :NUM_PARTS], MEAN_DEPTH + DEPTH_UNIT * out[:, NUM_PARTS:]
+        return out[:, :NUM_PARTS], MEAN_DEPTH + out[:, NUM_PARTS:]
 
     def embed(self, deep: Tensor) -> Tensor:
         """Identity embedding (B, E), not normalised."""
@@ -91,12 +89,6 @@ class MiniNetwork(nn.Module):
         return MiniOutputs(
             self.embed(deep), features, *self.maps(fine, middle, deep), *self.readout(features).split(sizes, 1)
         )
-
-
-def composite_depth(parts: Tensor, surface: Tensor) -> Tensor:
-    """Depth along the ray: the surface's, and `FAR` where the logits say background, mixed by probability."""
-    background = parts.softmax(1)[:, :1]
-    return background * FAR + (1.0 - background) * surface
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from goae.data.heads import ATTRIBUTES, NUM_FACTORS, mirror_signs
 from goae.data.people import CHUNK, People, join_people, people_chunk
-from goae.extractors.mini_network import DEPTH_UNIT, NUM_PARTS, MiniNetwork, MiniNetworkConfig, composite_depth
+from goae.extractors.mini_network import NUM_PARTS, MiniNetwork, MiniNetworkConfig
 
 log = logging.getLogger(__name__)
 HELD_OUT = 1 << 20  # people from this number on are never trained on
@@ -39,7 +39,7 @@ class PerceptionConfig:
     margin: float = 0.25
     identity_weight: float = 0.5
     parts_weight: float = 1.0
-    depth_weight: float = 1.0
+    depth_weight: float = 4.0
     factors_weight: float = 1.0
     angles_weight: float = 2.0
     attributes_weight: float = 0.5
@@ -122,17 +122,11 @@ def losses(network: MiniNetwork, people_weight: Tensor, batch: Batch, config: Pe
     return {
         "identity": margin_softmax(out.embedding, people_weight, batch.person, config.scale, config.margin),
         "parts": F.cross_entropy(out.parts, batch.parts),
-        "depth": surface_error(out.surface, batch.depth, batch.parts[:, None] > 0),
+        "depth": F.smooth_l1_loss(out.depth, batch.depth, beta=0.05),
         "factors": F.smooth_l1_loss(out.factors, batch.factors),
         "angles": F.smooth_l1_loss(out.angles, batch.angles, beta=0.2),
         "attributes": F.smooth_l1_loss(out.attributes, batch.attributes),
     }
-
-
-def surface_error(surface: Tensor, depth: Tensor, head: Tensor) -> Tensor:
-    """Mean error of the depth in `DEPTH_UNIT`, where the head is; (B, 1, H, W) each."""
-    error = F.smooth_l1_loss(surface / DEPTH_UNIT, depth / DEPTH_UNIT, beta=0.2, reduction="none")
-    return (error * head).sum() / head.sum().clamp(min=1)
 
 
 def margin_softmax(embedding: Tensor, weight: Tensor, person: Tensor, scale: float, margin: float) -> Tensor:
@@ -243,14 +237,12 @@ def measure(network: MiniNetwork, people: People, batch_size: int = 64) -> dict[
     """Numbers on unseen people.
 
     identity_*: over all pairs of pictures, see `identity_scores`; part_iou: per class, part_miou their mean;
-    surface_mae, depth_mae: scene units, of the head's depth where it is and of the whole map; angle_mae_degrees: yaw,
-    pitch.
+    depth_mae: scene units, where the head is; angle_mae_degrees: yaw and pitch.
     """
     outs = [network(x.float() / 127.5 - 1.0) for x in people.image.split(batch_size)]
     embedding = F.normalize(torch.cat([o.embedding for o in outs]))
     parts = torch.cat([o.parts.argmax(1) for o in outs])
-    surface = torch.cat([o.surface for o in outs])
-    depth = torch.cat([composite_depth(o.parts, o.surface) for o in outs])
+    depth = torch.cat([o.depth for o in outs])
     angles = torch.cat([o.angles for o in outs])
     iou = part_iou(parts, people.parts[:, 0].long())
     head = people.parts > 0
@@ -260,8 +252,7 @@ def measure(network: MiniNetwork, people: People, batch_size: int = 64) -> dict[
         "part_miou": sum(iou) / len(iou),
         "part_iou": iou,
         "background_iou": iou[0],
-        "surface_mae": float((surface - people.depth.float()).abs()[head].mean()),
-        "depth_mae": float((depth - people.depth.float()).abs().mean()),
+        "depth_mae": float((depth - people.depth.float()).abs()[head].mean()),
         "angle_mae_degrees": ((angles - people.angles).abs().mean(0) * (180.0 / math.pi)).tolist(),
     }
 

@@ -21,7 +21,6 @@ from goae.training.perception import (
     margin_softmax,
     measure,
     part_iou,
-    surface_error,
     train,
 )
 
@@ -148,12 +147,3 @@ def test_numbers_are_measured_on_all_pictures(people: People) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="multiple of 25"):
         PerceptionConfig(people=30)
-
-
-def test_the_surface_is_compared_where_the_head_is() -> None:
-    depth, head = (
-        torch.tensor([2.6, 2.7, 3.3]).reshape(1, 1, 1, 3),
-        torch.tensor([True, True, False]).reshape(1, 1, 1, 3),
-    )
-    surface = torch.tensor([2.6, 2.6, 0.0]).reshape(1, 1, 1, 3)
-    assert float(surface_error(surface, depth, head)) == pytest.approx((2.0 - 0.1) / 2, rel=1e-4)
