@@ -15,7 +15,7 @@ from goae.extractors.face_resnet import FaceResNet
 from goae.extractors.facenet import FaceNet
 from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
-from goae.extractors.parsing import FaceParser
+from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.afa import AFA
 from goae.models.discriminator import LatentDiscriminator
@@ -101,10 +101,10 @@ def build_identity(name: str, path: str, device: torch.device) -> Callable[[Tens
 def build_background(config: PerceptionConfig, device: torch.device) -> Background:
     """(image, depth) of a front view -> mask, 1 where it is background."""
     if config.background == "depth":
-        return lambda image, depth: (depth > config.background_depth).to(depth.dtype)
-    networks = {"parser": FaceParser, "mini": MiniPerception}
+        return lambda image, depth: background_by_depth(depth, config.background_depth)
+    networks = {"parser": FaceParser, "segmenter": Segmenter, "mini": MiniPerception}
     if config.background not in networks:
-        raise ValueError(f"perception.background is {config.background!r}; expected parser, mini or depth")
+        raise ValueError(f"perception.background is {config.background!r}; expected parser, segmenter, mini or depth")
     network = networks[config.background](config.background_path or None).to(device)
     return lambda image, depth: network.background(image)
 

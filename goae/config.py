@@ -46,7 +46,7 @@ class PerceptionConfig:
     lpips_path: str = ""
     identity: str = "arcface"  # arcface | face_resnet | facenet | mini | none; of the loss
     identity_path: str = ""
-    background: str = "parser"  # parser | mini | depth; which pixels of a front view are background
+    background: str = "parser"  # parser | segmenter | mini | depth; which pixels of a front view are background
     background_path: str = ""
     background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray
 
