@@ -109,7 +109,7 @@ def fit(
                 on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)
         if due(step, cfg.save_every, last):
-            state = gather_state(stage, average, step, best, fabric)
+            state = gather_state(stage, average, slots, step, best, fabric)
             on_rank_zero(fabric, partial(checkpoint.save, state, folder, step))
         if last:
             on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}.safetensors"))
@@ -208,9 +208,11 @@ def sum_over_ranks(tensors: Iterable[Tensor], fabric: Fabric) -> None:
         start += t.numel()
 
 
-def gather_state(stage: Stage, average: WeightAverage | None, step: int, best: float, fabric: Fabric) -> dict[str, Any]:
-    """Everything that must survive a restart; the slots' memories are collected from all processes."""
-    slot_state = stage.slot_state()
+def gather_state(
+    stage: Stage, average: WeightAverage | None, slots: list[int], step: int, best: float, fabric: Fabric
+) -> dict[str, Any]:
+    """Everything that must survive a restart; each slot's memory comes from the process that works on it."""
+    slot_state = {slot: value for slot, value in stage.slot_state().items() if slot in slots}
     if fabric.world_size > 1:
         gathered: list[dict[int, Any]] = [{} for _ in range(fabric.world_size)]
         torch.distributed.all_gather_object(gathered, slot_state)
