@@ -1,5 +1,8 @@
 """Measure a trained run on the input views of its test images."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from goae.evaluation.runner import (
 )
 from goae.losses.reconstruction import pooled
 from goae.models.goae import View
-from goae.runs.setup import device_of, open_images, run_inverter
+from goae.runs.setup import device_of, open_images, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -51,16 +54,20 @@ class AverageCode:
 def evaluate(config: EvaluateConfig) -> Path:
     """Write `evaluation/<method>.csv`, one row per image, and `evaluation/summary.json`; returns the latter's path."""
     run = load_run(config.run_dir, TrainConfig)
+    folder, made_from = config.run_dir / "evaluation", sources(config, run)
+    if is_measured(folder / "summary.json", made_from):
+        print(f"{config.run_dir}: evaluation is complete")
+        return folder / "summary.json"
     inverter = run_inverter(run)
     methods: dict[str, Method[Any]] = {
         "w_avg": AverageCode(inverter),
         "w_plus": EncoderOnly(inverter.goae),
         "full": inverter,
     }
-    samples = test_samples(run, config.num_images)
+    samples = read_samples(run, config.num_images)
     metrics = build_metrics(config, run)
-    folder = config.run_dir / "evaluation"
-    summary: dict[str, Any] = {"identity": config.identity or run.perception.identity, "methods": {}}
+    identity = config.identity or run.perception.identity
+    summary: dict[str, Any] = {"identity": identity, "made_from": made_from, "methods": {}}
     for name, method in methods.items():
         rows = evaluate_input_view(method, samples, metrics, batch_size=config.batch_size, label=name)
         write_rows(rows, folder / f"{name}.csv")
@@ -71,7 +78,19 @@ def evaluate(config: EvaluateConfig) -> Path:
     return folder / "summary.json"
 
 
-def test_samples(run: TrainConfig, num_images: int) -> list[dict[str, Any]]:
+def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
+    """What an evaluation depends on: the weights, the images and the settings."""
+    files = {name: trained(run, name) for name in ("encoder", "refiner")}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
+
+
+def is_measured(path: Path, made_from: dict[str, Any]) -> bool:
+    """Whether the summary at `path` was made from the very same things."""
+    return path.exists() and json.loads(path.read_text()).get("made_from") == made_from
+
+
+def read_samples(run: TrainConfig, num_images: int) -> list[dict[str, Any]]:
     """The run's test images, or its validation images where it names no test set."""
     images: PosedImages = open_images(run, run.data.test or run.data.validation)
     return [images[i] for i in range(min(num_images or len(images), len(images)))]

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from goae.config import EvaluateConfig, TrainConfig, load_run
-from goae.runs.evaluate import test_samples
+from goae.runs.evaluate import read_samples
 from goae.runs.setup import run_inverter, stack
 from goae.training.preview import COLUMNS, preview
 from goae.training.tracking import read_metrics
@@ -75,7 +75,7 @@ def picture_sections(run: TrainConfig) -> list[Section]:
     """Grids of the first test images, by W+ and by the full method."""
     goae = run_inverter(run).goae
     device = goae.generator.w_avg.device
-    batch = {name: value.to(device) for name, value in stack(test_samples(run, NUM_SHOWN)).items()}
+    batch = {name: value.to(device) for name, value in stack(read_samples(run, NUM_SHOWN)).items()}
     caption = "Each row: input, reconstruction, views from -30 and +30 degrees, depth (near is white)."
     sections = []
     for title, refine in (("W+ inversions", False), ("Refined inversions", True)):

@@ -178,6 +178,8 @@ def test_evaluation_report_and_inversion(
         assert values["num_images"] == 12 and values["seconds"] > 0
         mean = np.mean([10 * np.log10(4 / values["mse"])])
         assert values["psnr"] >= mean - 1e-6  # Jensen
+    before = (trained.run_dir / "evaluation" / "summary.json").stat().st_mtime_ns
+    assert evaluate(config).stat().st_mtime_ns == before  # nothing changed, so nothing is measured again
     page = report(config).read_text()
     assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
     (trained.run_dir / "config.yaml").write_text(original)
