@@ -64,12 +64,12 @@ def build_generator(config: RunConfig) -> TriPlaneGenerator:
     return generator
 
 
-def with_samples(generator: TriPlaneGenerator, samples: int) -> TriPlaneGenerator:
-    """The same weights rendered with `samples` coarse and as many fine samples per ray; 0: the generator itself."""
-    if not samples:
-        return generator
-    rendering = replace(generator.config.rendering, depth_resolution=samples, depth_resolution_importance=samples)
-    other = TriPlaneGenerator(replace(generator.config, rendering=rendering))
+def for_training(config: TrainConfig, generator: TriPlaneGenerator) -> TriPlaneGenerator:
+    """The same weights as training renders them: `training_samples` per ray, recomputed if so configured."""
+    rendering, samples = generator.config.rendering, config.training_samples
+    if samples:
+        rendering = replace(rendering, depth_resolution=samples, depth_resolution_importance=samples)
+    other = TriPlaneGenerator(replace(generator.config, rendering=rendering), recompute=config.renderer_checkpointing)
     other.load_state_dict(generator.state_dict())
     return other.eval().requires_grad_(False)
 

@@ -23,7 +23,7 @@ STAGES = ("all", "encoder", "refiner")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
 # What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
-FREE = ("stage", "device", "num_devices", "logging", "validation.batch_size", "data.workers")
+FREE = ("stage", "device", "num_devices", "renderer_checkpointing", "logging", "validation.batch_size", "data.workers")
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 C = TypeVar("C")
 
@@ -89,6 +89,7 @@ class TrainConfig:
     num_devices: int = 1  # processes of one self-launched run; torchrun sets its own
     precision: str = "32-true"  # 32-true | bf16-mixed
     training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
+    renderer_checkpointing: bool = False  # evaluate samples again in the backward pass: for GPUs with little memory
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

@@ -35,7 +35,7 @@ def train(config: TrainConfig) -> Path:
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
-    generator = build.with_samples(build.build_generator(config), config.training_samples)
+    generator = build.for_training(config, build.build_generator(config))
     goae = build.build_goae(config, generator)
     perception = build.build_perception(config.perception, fabric.device)
     tracker = Tracker(

@@ -139,7 +139,8 @@ class TriPlaneGenerator(nn.Module):
         impl: of the operators, "auto", "ref", "cpu" or "cuda"; see `eg3d.ops`.
     """
 
-    def __init__(self, config: GeneratorConfig, impl: str = "auto") -> None:
+    def __init__(self, config: GeneratorConfig, impl: str = "auto", *, recompute: bool = False) -> None:
+        """`impl`: of the operators, see `eg3d.ops`; `recompute`: spend time to save memory, see `Renderer`."""
         super().__init__()
         self.config = config
         self.backbone = Backbone(
@@ -168,7 +169,7 @@ class TriPlaneGenerator(nn.Module):
         self.decoder = Decoder(
             config.plane_channels, out_channels=FEATURE_CHANNELS, lr_multiplier=config.decoder_lr_mul
         )
-        self.renderer = Renderer(config.rendering)
+        self.renderer = Renderer(config.rendering, recompute=recompute)
         self.num_ws = self.backbone.num_ws
 
     @property

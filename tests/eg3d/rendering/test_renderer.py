@@ -274,3 +274,20 @@ def test_uniforms_that_do_not_fit_are_refused() -> None:
 
 def test_no_state() -> None:
     assert not Renderer(RenderingConfig()).state_dict()
+
+
+def test_recomputed_samples_give_the_same_values_and_gradients() -> None:
+    torch.manual_seed(0)
+    config = RenderingConfig(depth_resolution=6, depth_resolution_importance=6)
+    planes, decoder = torch.randn(2, 3, 8, 16, 16), Decoder(8)
+    origins, directions = rays(*split_label(canonical_label().expand(2, -1)), 4)
+    uniforms = midpoint_uniforms(2, 16, 6, 6)
+    found = []
+    for recompute in (False, True):
+        leaf = planes.clone().requires_grad_()
+        renderer = Renderer(config, points_at_once=48, recompute=recompute)
+        out = renderer(leaf, decoder, origins, directions, uniforms)
+        (gradient,) = torch.autograd.grad(out.features.square().sum() + out.depth.sum(), leaf)
+        found.append((out.features, out.depth, gradient))
+    for kept, recomputed in zip(*found, strict=True):
+        assert torch.equal(kept, recomputed)

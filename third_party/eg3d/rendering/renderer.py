@@ -22,6 +22,7 @@ from eg3d.rendering.marching import (
 from eg3d.rendering.planes import PUBLISHED_AXES, mean_features, parse_axes
 from eg3d.rendering.sampling import Uniforms, box_limits, fill_misses, importance_depths, stratified_depths
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Points looked up and decoded at once. On a CPU these stay in its caches, which saved a quarter of a training step's
 # time; elsewhere the number bounds the memory of large renders, about 1 KB a point.
@@ -99,10 +100,12 @@ class Renderer(nn.Module):
             suits the device.
     """
 
-    def __init__(self, config: RenderingConfig, *, points_at_once: int | None = None) -> None:
+    def __init__(self, config: RenderingConfig, *, points_at_once: int | None = None, recompute: bool = False) -> None:
+        """`recompute` evaluates samples again in the backward pass instead of keeping them: less memory, more time."""
         super().__init__()
         self.config = config
         self.points_at_once = points_at_once
+        self.recompute = recompute
 
     def forward(
         self, planes: Tensor, decoder: Decode, ray_origins: Tensor, ray_directions: Tensor, uniforms: Uniforms
@@ -133,7 +136,10 @@ class Renderer(nn.Module):
     def _march_rays(self, planes: Tensor, decoder: Decode, per_ray: tuple[Tensor, ...], num_rays: int) -> list[Tensor]:
         """`_march` for some batch items, in portions of `num_rays` rays."""
         portions = zip(*(x.split(num_rays, dim=1) for x in per_ray), strict=True)
-        found = [self._march(planes, decoder, *portion) for portion in portions]
+        if self.recompute and torch.is_grad_enabled():
+            found = [checkpoint(self._march, planes, decoder, *portion, use_reentrant=False) for portion in portions]
+        else:
+            found = [self._march(planes, decoder, *portion) for portion in portions]
         return [torch.cat(x, dim=1) for x in zip(*found, strict=True)]
 
     def _march(
