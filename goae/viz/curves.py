@@ -1,7 +1,6 @@
 """Loss and validation curves as a picture."""
 
 import io
-from pathlib import Path
 
 import matplotlib
 
@@ -42,8 +41,3 @@ def curves_png(rows: Rows, title: str, *, columns: int = 4) -> bytes:
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     return buffer.getvalue()
-
-
-def save_curves(rows: Rows, title: str, path: Path) -> None:
-    """Write `curves_png` to a file."""
-    path.write_bytes(curves_png(rows, title))
