@@ -188,6 +188,28 @@ class InvertConfig:
             raise ValueError("give run=NAME of a trained run, or all of generator=, encoder= and refiner=")
 
 
+@dataclass
+class BenchConfig:
+    """scripts/bench.py: speed and memory against the plain reference."""
+
+    parts: list[str] = field(default_factory=list)  # names in goae/benchmark/parts.py; empty: all
+    repeats: int = 5  # timed runs of each side, in turns
+    batch_size: int = 1  # of the parts that are no mini training steps
+    output: str = ""  # JSON, the chart beside it; empty: docs/results/bench/, for a choice of parts runs/bench/
+    device: str = "auto"  # auto | cpu | cuda
+    num_threads: int = 0  # 0: PyTorch's default
+    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml; no generator: random weights
+    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator="])
+    mini: list[str] = field(default_factory=lambda: ["experiment=mini"])
+    prior: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.batch_size < 1 or self.num_threads < 0:
+            raise ValueError("expected repeats >= 1, batch_size >= 1 and num_threads >= 0")
+        if self.device not in DEVICES:
+            raise ValueError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+
+
 RunConfig = TrainConfig | PriorConfig
 
 
@@ -209,6 +231,7 @@ def register() -> None:
     store.store(name="prior_schema", node=PriorConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="invert_schema", node=InvertConfig)
+    store.store(name="bench_schema", node=BenchConfig)
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:

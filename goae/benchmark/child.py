@@ -1,0 +1,95 @@
+"""One measurement in a process of its own, so that parts share neither memory nor what the last one left behind."""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from goae.benchmark.machine import Machine, describe
+from goae.benchmark.measure import Measured, measure
+from goae.benchmark.parts import BF16, Worlds, part_of
+
+SEED = 0
+
+
+class PartError(RuntimeError):
+    """A measurement failed; the message says how."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how often to measure; `num_threads` 0 takes PyTorch's default."""
+
+    device: torch.device
+    num_threads: int
+    repeats: int
+
+    def apply(self) -> None:
+        """Threads and seed of this process."""
+        if self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        torch.manual_seed(SEED)
+
+
+def measure_machine(setting: Setting, with_bf16: bool) -> Machine:
+    """The machine's rates."""
+    return run_apart(_machine, setting, with_bf16)
+
+
+def measure_part(name: str, worlds: Worlds, setting: Setting, report: Callable[[], None]) -> Measured:
+    """One part; `report` is called after every call of it."""
+    return run_apart(_part, setting, name, worlds, report=report)
+
+
+def _machine(setting: Setting, report: Callable[[], None], with_bf16: bool) -> Machine:
+    return describe(setting.device, with_bf16=with_bf16)
+
+
+def _part(setting: Setting, report: Callable[[], None], name: str, worlds: Worlds) -> Measured:
+    work = part_of(name).make(worlds, setting.device)
+    return measure(work, setting.device, setting.repeats, bf16=name.endswith(BF16), report=report)
+
+
+def run_apart(
+    job: Callable[..., Any], setting: Setting, *arguments: Any, report: Callable[[], None] = lambda: None
+) -> Any:
+    """The value of `job(setting, report, *arguments)` in a new process.
+
+    Raises: PartError with the traceback if it raises there, or with its exit code if it dies.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # one process imports everything, once; it computes nothing
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender, job, setting, arguments), daemon=True)
+    process.start()
+    sender.close()  # the other end is the child's alone, so that its death ends the wait
+    try:
+        return _receive(receiver, report)
+    except EOFError:
+        process.join()
+        raise PartError(f"its process died with exit code {process.exitcode}") from None
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _receive(receiver: Connection, report: Callable[[], None]) -> Any:
+    while True:
+        kind, value = receiver.recv()
+        if kind == "value":
+            return value
+        if kind == "error":
+            raise PartError(value)
+        report()
+
+
+def _serve(sender: Connection, job: Callable[..., Any], setting: Setting, arguments: tuple[Any, ...]) -> None:
+    setting.apply()
+    try:
+        sender.send(("value", job(setting, lambda: sender.send(("call", None)), *arguments)))
+    except Exception:  # whatever went wrong is told to the parent, which goes on with the other parts
+        sender.send(("error", traceback.format_exc()))

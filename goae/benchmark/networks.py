@@ -1,0 +1,93 @@
+"""The networks of a configuration, plain and as the library runs them, with random inputs of the right sizes."""
+
+from functools import cached_property
+
+import torch
+from eg3d.cameras import canonical_label, join_label, pose_from_angles, split_label
+from eg3d.generator import TriPlaneGenerator
+from torch import Tensor
+
+from goae import build
+from goae.benchmark.original import plain_generator, plain_goae
+from goae.config import TrainConfig
+from goae.models.goae import GOAE
+
+YAW, PITCH = 0.4, 0.1  # of the novel view, radians
+
+
+class Networks:
+    """One implementation, made when first asked for; both have the same weights."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, *, plain: bool) -> None:
+        self.config, self.device, self.plain = config, device, plain
+
+    @cached_property
+    def generator(self) -> TriPlaneGenerator:
+        """Frozen, in evaluation mode."""
+        generator = build.build_generator(self.config)
+        return (plain_generator(generator) if self.plain else generator).to(self.device)
+
+    @cached_property
+    def training_generator(self) -> TriPlaneGenerator:
+        """The same with the samples per ray of training."""
+        generator = build.for_training(self.config, build.build_generator(self.config))
+        return (plain_generator(generator) if self.plain else generator).to(self.device)
+
+    @cached_property
+    def goae(self) -> GOAE:
+        """Everything, in evaluation mode."""
+        return self._goae(self.generator)
+
+    @cached_property
+    def training_goae(self) -> GOAE:
+        """Everything around `training_generator`."""
+        return self._goae(self.training_generator)
+
+    def _goae(self, generator: TriPlaneGenerator) -> GOAE:
+        goae = build.build_goae(self.config, generator).to(self.device).eval()
+        return plain_goae(goae) if self.plain else goae
+
+
+class Scene:
+    """Both implementations of a configuration, and inputs for a batch of B images."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, batch_size: int) -> None:
+        self.config, self.device, self.batch_size = config, device, batch_size
+        self.ref, self.ours = (Networks(config, device, plain=plain) for plain in (True, False))
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape), the same numbers for the same shape."""
+        rng = torch.Generator().manual_seed(self.config.seed)
+        return torch.randn(self.batch_size, *shape, generator=rng).to(self.device)
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, H) in [-1, 1]."""
+        side = self.config.generator.image_resolution
+        return torch.tanh(self.normal(3, side, side))
+
+    @property
+    def planes(self) -> Tensor:
+        """(B, 3, C, P, P)."""
+        generator = self.config.generator
+        return self.normal(3, generator.plane_channels, generator.plane_resolution, generator.plane_resolution)
+
+    @property
+    def ws(self) -> Tensor:
+        """(B, num_ws, w_dim)."""
+        return self.normal(self.ours.generator.num_ws, self.config.generator.w_dim)
+
+    @property
+    def c(self) -> Tensor:
+        """(B, 25): the front camera."""
+        return self._expanded(canonical_label(self.config.generator.avg_camera_radius))
+
+    @property
+    def novel_c(self) -> Tensor:
+        """(B, 25): a camera at the side."""
+        radius = self.config.generator.avg_camera_radius
+        _, intrinsics = split_label(canonical_label(radius))
+        return self._expanded(join_label(pose_from_angles(YAW, PITCH, radius=radius), intrinsics))
+
+    def _expanded(self, c: Tensor) -> Tensor:
+        return c.view(1, -1).expand(self.batch_size, -1).to(self.device)

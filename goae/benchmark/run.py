@@ -1,0 +1,90 @@
+"""Measure the chosen parts one after another, and write what was found."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from goae.benchmark.child import PartError, Setting, measure_machine, measure_part
+from goae.benchmark.figures import lazy_parts
+from goae.benchmark.machine import Machine
+from goae.benchmark.measure import num_calls
+from goae.benchmark.parts import BF16, Worlds, choose, part_of
+from goae.benchmark.report import Values, draw_chart, part_values, table, write_json
+from goae.config import BenchConfig
+
+RECORD, SCRATCH = Path("docs/results/bench"), Path("runs/bench")
+FILE_WIDTH = 180  # columns of a table that is not shown on a terminal
+SPEED_PERIOD = 3600.0  # seconds over which the time left is estimated
+
+
+def bench(config: BenchConfig, worlds: Worlds) -> Path:
+    """Write the JSON and, beside it, the chart; print the table. Returns: the path of the JSON.
+
+    Raises: ValueError, when all is written, if a part failed or a plain reference is slower than it may be.
+    """
+    setting = Setting(device_of(config), config.num_threads, config.repeats)
+    choose(config.parts, bf16=False)  # a wrong name fails before anything is measured
+    machine = measure_machine(setting, any(name.endswith(BF16) for name in config.parts))
+    comparable = config.full == BenchConfig().full and config.batch_size == 1
+    names = choose(config.parts, bf16=machine.bf16)
+    parts, failures = measure_parts(names, machine, setting, worlds, comparable=comparable)
+    output = output_path(config, setting.device)
+    write_json({"machine": machine.as_dict(), "parts": parts}, output)
+    if parts:
+        draw_chart(parts, machine.as_dict(), output.with_suffix(".png"))
+    console = Console() if Console().is_terminal else Console(width=FILE_WIDTH)
+    console.print(table(parts, machine.as_dict()))
+    problems = [*failures, *lazy_parts(parts)]
+    if problems:
+        raise ValueError("\n".join([f"{output} is written, but:", *problems]))
+    return output
+
+
+def measure_parts(
+    names: list[str], machine: Machine, setting: Setting, worlds: Worlds, *, comparable: bool
+) -> tuple[dict[str, Values], list[str]]:
+    """Entries of the JSON by name, and a sentence for each part that failed; the others are kept."""
+    parts: dict[str, Values] = {}
+    failures = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_PERIOD) as progress:
+        total = sum(part_of(name).cost for name in names)
+        task = progress.add_task("", total=total)
+        done = 0.0
+        for name in names:
+            progress.update(task, description=name, completed=done)
+            share = part_of(name).cost / num_calls(setting.repeats)
+            try:
+                measured = measure_part(name, worlds, setting, _advance(progress, task, share))
+            except PartError as error:
+                failures.append(f"{name} failed: {error}")
+                progress.console.print(f"{name}: failed")
+            else:
+                parts[name] = part_values(name, measured, machine, comparable=comparable)
+                progress.console.print(_line(name, parts[name]))
+            done += part_of(name).cost
+        progress.update(task, description="done", completed=total)
+    return parts, failures
+
+
+def _advance(progress: Progress, task: int, share: float) -> Callable[[], None]:
+    return lambda: progress.advance(task, share)  # type: ignore[arg-type]
+
+
+def _line(name: str, part: Values) -> str:
+    return f"{name}: reference {part['ref_s']:.3g} s, ours {part['ours_s']:.3g} s, ratio {part['ratio']:.2f}"
+
+
+def device_of(config: BenchConfig) -> torch.device:
+    """The device that `auto` stands for, or the one named."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def output_path(config: BenchConfig, device: torch.device) -> Path:
+    """`output`; by default the recorded results for a whole run, and a file that git ignores for a choice of parts."""
+    return Path(config.output) if config.output else (SCRATCH if config.parts else RECORD) / f"{device.type}.json"

@@ -1,0 +1,54 @@
+"""The benchmark from its command line, on the smallest networks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    'full=["experiment=tiny","preset=official"]',
+    'mini=["experiment=tiny","stages.encoder.bg=0","stages.refiner.bg=0"]',
+    'prior=["generator=tiny","perception.lpips=none","data.resolution=32","data.loss_resolution=32"]',
+    "num_threads=1",
+    "device=cpu",
+]
+KEYS = {"ref_s", "ours_s", "ratio", "ref_bytes", "ours_bytes", "limit_s"}
+
+
+def bench(tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    output = tmp_path / "out" / "cpu.json"
+    command = [sys.executable, "scripts/bench.py", *TINY, f"output={output}", *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return done, json.loads(output.read_text()) if output.exists() else {}
+
+
+def test_parts_are_measured_and_a_failing_one_is_named(tmp_path: Path) -> None:
+    parts = "parts=[renderer_forward,mini_prior_step,renderer_backward,stage1_step]"
+    done, written = bench(tmp_path, parts, "repeats=2")  # the prior's LPIPS is switched off, but not its weight
+    assert done.returncode == 1
+    assert "mini_prior_step failed" in done.stderr
+    assert "warm_start.lpips is not 0" in done.stderr
+    assert list(written["parts"]) == ["renderer_forward", "renderer_backward", "stage1_step"]
+    for part in written["parts"].values():
+        assert set(part) >= KEYS
+        assert part["ratio"] == pytest.approx(part["ref_s"] / part["ours_s"])
+        assert part["flops"] > 0
+        assert len(part["ref_runs_s"]) == len(part["ours_runs_s"]) == 2
+        assert "original_s" not in part  # these are not the released sizes
+    assert written["machine"]["threads"] == 1
+    assert written["machine"]["conv_gflops"] > 0
+    assert (tmp_path / "out" / "cpu.png").read_bytes().startswith(b"\x89PNG")
+    assert "renderer_forward" in done.stdout
+
+
+def test_a_wrong_name_fails_at_once(tmp_path: Path) -> None:
+    done, written = bench(tmp_path, "parts=[rendering]")
+    assert done.returncode == 1
+    assert "parts rendering do not exist" in done.stderr
+    assert not written

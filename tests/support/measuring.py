@@ -1,0 +1,25 @@
+"""Jobs for a child process, which has to import them."""
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from goae.benchmark.child import Setting
+
+
+def doubled(setting: Setting, report: Callable[[], None], number: int) -> tuple[int, int]:
+    """Two reports, the double of a number, and the threads of the process."""
+    report()
+    report()
+    return 2 * number, torch.get_num_threads()
+
+
+def raising(setting: Setting, report: Callable[[], None]) -> None:
+    """A job that fails."""
+    raise ValueError("no such thing")
+
+
+def dying(setting: Setting, report: Callable[[], None]) -> None:
+    """A job whose process ends."""
+    os._exit(7)
