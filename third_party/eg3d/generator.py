@@ -140,7 +140,7 @@ class TriPlaneGenerator(nn.Module):
     """
 
     def __init__(self, config: GeneratorConfig, impl: str = "auto", *, recompute: bool = False) -> None:
-        """`impl`: of the operators, see `eg3d.ops`; `recompute`: spend time to save memory, see `Renderer`."""
+        """`impl`: of operators and renderer, see `eg3d.ops`; `recompute`: spend time to save memory, see `Renderer`."""
         super().__init__()
         self.config = config
         self.backbone = Backbone(
@@ -169,7 +169,7 @@ class TriPlaneGenerator(nn.Module):
         self.decoder = Decoder(
             config.plane_channels, out_channels=FEATURE_CHANNELS, lr_multiplier=config.decoder_lr_mul
         )
-        self.renderer = Renderer(config.rendering, recompute=recompute)
+        self.renderer = Renderer(config.rendering, impl, recompute=recompute)
         self.num_ws = self.backbone.num_ws
 
     @property
@@ -240,15 +240,24 @@ class TriPlaneGenerator(nn.Module):
                 midpoints, which is deterministic.
         """
         resolution = self.config.neural_rendering_resolution if resolution is None else resolution
-        cam2world, intrinsics = split_label(c)
-        origins, directions = rays(cam2world, intrinsics, resolution)
-        if not isinstance(uniforms, Uniforms):
-            uniforms = self._uniforms(c.shape[0], resolution**2, uniforms, planes.device)
-        found = self.renderer(planes, self.decoder, origins, directions, uniforms)
+        found = self.renderer(planes, self.decoder, *self._rays(c, resolution, uniforms, planes.device))
         feature_image, depth, opacity = (
             x.transpose(1, 2).unflatten(2, (resolution, resolution)).contiguous() for x in found
         )
         return Rendering(feature_image[:, :3], feature_image, depth, opacity)
+
+    def render_depth(
+        self,
+        planes: Tensor,
+        c: Tensor,
+        *,
+        resolution: int | None = None,
+        uniforms: Uniforms | torch.Generator | None = None,
+    ) -> Tensor:
+        """The `image_depth` of `render` alone, (B, 1, R, R), which costs about half; arguments as there."""
+        resolution = self.config.neural_rendering_resolution if resolution is None else resolution
+        found = self.renderer.depth(planes, self.decoder, *self._rays(c, resolution, uniforms, planes.device))
+        return found.depth.transpose(1, 2).unflatten(2, (resolution, resolution))
 
     def superresolve(
         self, image_raw: Tensor, feature_image: Tensor, ws: Tensor, *, rng: torch.Generator | None = None
@@ -295,6 +304,15 @@ class TriPlaneGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         """The image of latents z (B, z_dim) seen by cameras c (B, 25), which also condition the mapping."""
         return self.synthesis(self.mapping(z, c), c).image
+
+    def _rays(
+        self, c: Tensor, resolution: int, uniforms: Uniforms | torch.Generator | None, device: torch.device
+    ) -> tuple[Tensor, Tensor, Uniforms]:
+        """Origins and directions of the rays of cameras c, and where the samples lie on them."""
+        origins, directions = rays(*split_label(c), resolution)
+        if not isinstance(uniforms, Uniforms):
+            uniforms = self._uniforms(c.shape[0], resolution**2, uniforms, device)
+        return origins, directions, uniforms
 
     def _uniforms(self, batch: int, num_rays: int, rng: torch.Generator | None, device: torch.device) -> Uniforms:
         cfg = self.config.rendering

@@ -8,7 +8,8 @@ from eg3d.cameras import canonical_label, intrinsics_from_focal, join_label, pos
 from eg3d.nn.decoder import Decoder
 from eg3d.rendering.marching import march
 from eg3d.rendering.rays import rays
-from eg3d.rendering.renderer import Rays, Renderer, RenderingConfig, merge_depths, unsort
+from eg3d.rendering.reference import merge_depths, unsort
+from eg3d.rendering.renderer import Rays, Renderer, RenderingConfig
 from eg3d.rendering.sampling import Uniforms, half_uniforms, importance_depths, midpoint_uniforms, random_uniforms
 from parity import Case, load_state, seeded
 from torch import Tensor
@@ -30,13 +31,14 @@ def reference_decoder() -> Decoder:
     return decoder
 
 
+@pytest.mark.parametrize("impl", ["ref", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", CASE.config["variants"])
-def test_released_results(variant: str, kind: str) -> None:
+def test_released_results(variant: str, kind: str, impl: str) -> None:
     cfg, decoder, planes = config(CASE.config["variants"][variant]), reference_decoder(), CASE.input("planes")
     camera = CASE.input("camera_auto_wide" if variant == "auto_wide" else "camera")
     uniforms = KINDS[kind](2, 144, cfg.depth_resolution, cfg.depth_resolution_importance)
-    result = Renderer(cfg)(planes.requires_grad_(), decoder, *rays(*split_label(camera), 12), uniforms)
+    result = Renderer(cfg, impl)(planes.requires_grad_(), decoder, *rays(*split_label(camera), 12), uniforms)
     names = dict(zip(("rgb", "depth", "weights"), result, strict=True))
     for name, value in names.items():
         CASE.check(f"{variant}.{kind}.{name}", value, TOLERANCE)
@@ -142,8 +144,8 @@ def test_portions_do_not_change_the_result(points: int, limits: tuple[float | No
         decoder.zero_grad()
         return found, grads
 
-    found, grads = run(Renderer(cfg, points_at_once=points))
-    expected, expected_grads = run(Renderer(cfg, points_at_once=10**6))
+    found, grads = run(Renderer(cfg, "ref", points_at_once=points))
+    expected, expected_grads = run(Renderer(cfg, "ref", points_at_once=10**6))
     for a, b in zip([*found, *grads], [*expected, *expected_grads], strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
@@ -285,7 +287,7 @@ def test_recomputed_samples_give_the_same_values_and_gradients() -> None:
     found = []
     for recompute in (False, True):
         leaf = planes.clone().requires_grad_()
-        renderer = Renderer(config, points_at_once=48, recompute=recompute)
+        renderer = Renderer(config, "ref", points_at_once=48, recompute=recompute)
         out = renderer(leaf, decoder, origins, directions, uniforms)
         (gradient,) = torch.autograd.grad(out.features.square().sum() + out.depth.sum(), leaf)
         found.append((out.features, out.depth, gradient))

@@ -49,6 +49,17 @@ class Decoder(nn.Module):
             FullyConnected(hidden, 1 + out_channels, lr_multiplier=lr_multiplier),
         )
 
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Matrix (hidden, channels) and bias of the first layer, (1 + out_channels, hidden) and bias of the second.
+
+        As they are multiplied, with the equalised learning rate's scales in them; the density comes first.
+        """
+        first, last = self.net[0], self.net[2]
+        assert isinstance(first, FullyConnected) and isinstance(last, FullyConnected)
+        (w1, b1), (w2, b2) = first.scaled(), last.scaled()
+        assert b1 is not None and b2 is not None
+        return w1, b1, w2, b2
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (..., channels) -> colours (..., out_channels) in (-0.001, 1.001), raw density (..., 1).
 

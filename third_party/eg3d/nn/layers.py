@@ -52,11 +52,16 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), dtype of x."""
-        w = (self.weight * (self.lr_multiplier / math.sqrt(self.in_features))).to(x.dtype)
-        b = None if self.bias is None else (self.bias * self.lr_multiplier).to(x.dtype)
+        w, b = self.scaled()
+        w, b = w.to(x.dtype), None if b is None else b.to(x.dtype)
         if self.activation == "linear":
             return nn.functional.linear(x, w, b)
         return bias_act(nn.functional.linear(x, w), b, dim=-1, act=self.activation, impl=self.impl)
+
+    def scaled(self) -> tuple[Tensor, Tensor | None]:
+        """W lr / sqrt(in) and b lr, as they are multiplied."""
+        w = self.weight * (self.lr_multiplier / math.sqrt(self.in_features))
+        return w, None if self.bias is None else self.bias * self.lr_multiplier
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -5,12 +5,11 @@ Every operator takes `impl`:
 - "ref": the plain PyTorch definition, on any device; differentiable any number of times.
 - "cpu", "cuda": our own kernels from `csrc`, on tensors of that device; compiled when first used, never at import;
   differentiable twice. If they do not compile, the compiler's message is raised.
-- "auto": "cuda" on CUDA tensors, or "ref" with one warning if that does not compile; "ref" on all others. On a CPU the
-  convolutions take most of the time: our kernels save about a fifth of the networks' part of a 512 x 512 image, and
-  compiling them costs as much time as over a dozen images save. Long jobs on a CPU may ask for "cpu".
+- "auto": the kernels of the tensors' device, or "ref" with one warning if they do not compile; "ref" on other devices.
 
 Compiled libraries are kept in $TORCH_EXTENSIONS_DIR, else in eg3d/ of the user's cache ($XDG_CACHE_HOME, ~/.cache), in
-one folder for each version of PyTorch, of the sources and of the flags; processes that need the same one wait.
+one folder for each version of PyTorch, of the sources, of the flags and, since CPU kernels use all that the CPU can
+do, of its instruction set; processes that need the same one wait.
 """
 
 import functools
@@ -33,10 +32,14 @@ import torch
 IMPLS = ("auto", "ref", "cpu", "cuda")
 SOURCES = Path(__file__).parent / "csrc"
 FILES = {
-    "cpu": ("library.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp"),
+    "cpu": ("library.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp", "render.cpp", "render_cpu.cpp"),
     "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu"),
 }
-CXX_FLAGS = {"cpu": ["-O3", "-fno-math-errno", "-fno-trapping-math"], "cuda": ["-O2", "-DEG3D_CUDA"]}
+CXX_FLAGS = {
+    "cpu": ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
+    "cuda": ["-O2", "-DEG3D_CUDA"],
+}
+LINK_FLAGS = {"cpu": ["-fopenmp"], "cuda": []}
 NVCC_FLAGS = ["-O3"]
 
 _lock = threading.Lock()
@@ -51,13 +54,13 @@ def resolve(impl: str, device: torch.device) -> str:
     """
     if impl not in IMPLS:
         raise ValueError(f"impl is {impl!r}, expected one of {', '.join(IMPLS)}")
-    if impl == "ref" or (impl == "auto" and device.type != "cuda"):
+    if impl == "ref" or (impl == "auto" and device.type not in FILES):
         return "ref"
     if impl == "auto":
-        message = failure("cuda")
+        message = failure(device.type)
         if message:
-            _warn_once(message)
-        return "ref" if message else "cuda"
+            _warn_once(device.type, message)
+        return "ref" if message else device.type
     if device.type != impl:
         raise ValueError(f"impl is {impl!r} but the tensor is on {device}; use impl='auto' or 'ref'")
     if message := failure(impl):
@@ -65,7 +68,7 @@ def resolve(impl: str, device: torch.device) -> str:
     return impl
 
 
-def kernel(backend: str, name: str) -> Callable[..., torch.Tensor]:
+def kernel(backend: str, name: str) -> Callable[..., Any]:
     """The function `name` of a backend that `resolve` has returned."""
     return getattr(getattr(torch.ops, f"eg3d_{backend}"), name)
 
@@ -80,10 +83,13 @@ def failure(backend: str) -> str:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def _warn_once(backend: str, message: str) -> None:
+    needed = (
+        f"a CUDA {torch.version.cuda} toolkit with nvcc" if backend == "cuda" else "a C++ compiler (g++ or clang++)"
+    )
     warnings.warn(
-        "eg3d runs its plain PyTorch operators on the GPU, which are slower, since its kernels cannot be built. "
-        f"Install a CUDA {torch.version.cuda} toolkit with nvcc, or silence this with impl='ref'. {message}",
+        f"eg3d runs its plain PyTorch operators on {backend}, which are slower, since its kernels cannot be built. "
+        f"Install {needed}, or silence this with impl='ref'. {message}",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -126,6 +132,7 @@ def _compile(backend: str, folder: Path, home: Path | None) -> None:
                 [str(SOURCES / file) for file in FILES[backend]],
                 extra_cflags=CXX_FLAGS[backend],
                 extra_cuda_cflags=NVCC_FLAGS,
+                extra_ldflags=LINK_FLAGS[backend],
                 build_directory=str(folder),
                 with_cuda=backend == "cuda",
                 is_python_module=False,
@@ -150,7 +157,9 @@ def _environment() -> Iterator[None]:
 def _folder(backend: str) -> Path:
     """Where a backend is built: named by everything its binary depends on."""
     parts: list[Any] = [torch.__version__, platform.machine(), platform.python_version()]
-    parts += [CXX_FLAGS[backend], NVCC_FLAGS, os.environ.get("CXX", "")]
+    parts += [CXX_FLAGS[backend], LINK_FLAGS[backend], NVCC_FLAGS, os.environ.get("CXX", "")]
+    if backend == "cpu":
+        parts.append(_instruction_set())
     if backend == "cuda":
         cards = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
         parts += [torch.version.cuda, os.environ.get("TORCH_CUDA_ARCH_LIST", ""), sorted(cards)]
@@ -159,6 +168,19 @@ def _folder(backend: str) -> Path:
         digest.update(file.name.encode() + file.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg3d"
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache) / f"eg3d_{backend}_{digest.hexdigest()[:16]}"
+
+
+def _instruction_set() -> str:
+    """What the compiler makes of "-march=native" here: a home folder may be shared by machines of several kinds.
+
+    Empty where there is no compiler, which the build itself will report.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    command = [*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
 
 
 def cuda_home() -> Path | None:

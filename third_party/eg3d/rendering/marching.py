@@ -19,6 +19,32 @@ class March(NamedTuple):
     weights: Tensor
 
 
+class Settings(NamedTuple):
+    """How the samples of a ray are found and what is made of them, for `reference.march_rays` and `fused.march_rays`.
+
+    axes, box_warp: see `planes.mean_features`. fine_is_depth: the fine numbers are depths, not uniforms.
+    with_features: False leaves the colours out, which are half of the work.
+    """
+
+    axes: str
+    box_warp: float
+    fine_is_depth: bool = False
+    with_features: bool = True
+
+
+class Marched(NamedTuple):
+    """Sums along each ray, before background, clamp and scale (`finish_features`, `clamp_depth`).
+
+    `features` (B, M, D), of no channels where they are left out; `depth` (B, M, 1), inf without weight; `total`
+    (B, M, 1), sum of the weights; `limits` (B, M, 2), smallest and largest depth of the ray's samples.
+    """
+
+    features: Tensor
+    depth: Tensor
+    total: Tensor
+    limits: Tensor
+
+
 def march(colors: Tensor, densities: Tensor, depths: Tensor, *, white_back: bool = False) -> March:
     """Render samples that are sorted along each ray.
 

@@ -1,0 +1,212 @@
+"""The fused renderer against the reference in single and double precision: values, gradients, limits, messages."""
+
+import math
+import shutil
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from eg3d.cameras import canonical_label, split_label
+from eg3d.nn.decoder import Decoder
+from eg3d.ops import build
+from eg3d.rendering import fused, reference
+from eg3d.rendering.marching import Marched, Settings
+from eg3d.rendering.rays import rays
+from eg3d.rendering.renderer import Renderer, RenderingConfig
+from eg3d.rendering.sampling import midpoint_uniforms, random_uniforms
+from torch import Tensor
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+NAMES = ("features", "depth", "total", "planes", "origins", "directions", "w1", "b1", "w2", "b2")
+# batch, rays, coarse, fine, channels, hidden, colours, planes (height, width), box, axes, rays' spread
+CASES = {
+    "published": (2, 36, 48, 48, 32, 64, 32, (32, 32), 1.0, "xy,xz,zx", 0.1),
+    "corrected": (1, 30, 12, 9, 32, 64, 32, (16, 24), 0.9, "xy,xz,zy", 0.1),
+    "most": (1, 9, 96, 96, 16, 64, 3, (9, 7), 1.6, "xy,xz,zy", 0.2),
+    "odd": (3, 7, 5, 1, 5, 20, 2, (7, 9), 2.0, "yx,zx,zy", 0.3),
+    "few": (2, 1, 4, 3, 1, 1, 1, (1, 1), 1.0, "xy,xz,zx", 0.1),
+    "coarse": (2, 25, 2, 0, 8, 33, 17, (8, 8), 1.0, "xy,xz,zx", 0.2),
+    "outside": (1, 25, 8, 8, 8, 16, 4, (8, 8), 0.2, "xy,xz,zx", 0.9),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels() -> None:
+    """Built before any test calls them directly."""
+    build.resolve("cpu", torch.device("cpu"))
+
+
+class Scene:
+    """Random planes, decoder, rays and samples; rays leave the box where they spread."""
+
+    def __init__(self, case: str, *, fine_is_depth: bool) -> None:
+        batch, num, coarse, fine, channels, hidden, colors, size, box, axes, spread = CASES[case]
+        rng = torch.Generator().manual_seed(len(case))
+        torch.manual_seed(len(case))
+        self.decoder = Decoder(channels, hidden, colors)
+        with torch.no_grad():
+            for parameter in self.decoder.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=rng))
+            self.decoder.net[2].bias[0] = 2
+        self.planes = torch.randn(batch, 3, channels, *size, generator=rng)
+        self.origins = torch.randn(batch, num, 3, generator=rng) * 0.1 + torch.tensor([0.0, 0.0, 2.7])
+        aim = torch.randn(batch, num, 3, generator=rng) * spread + torch.tensor([0.0, 0.0, -1.0])
+        self.directions = torch.nn.functional.normalize(aim, dim=-1)
+        self.depths = 2.25 + 1.05 * torch.rand(batch, num, coarse, 1, generator=rng).sort(dim=2).values
+        self.fine = torch.rand(batch, num, fine, generator=rng)
+        if fine_is_depth:
+            self.fine = 2.25 + 1.05 * self.fine
+        self.settings = Settings(axes, box, fine_is_depth)
+
+    def run(self, impl: Any, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:
+        """Results and gradients of a fixed random combination of them."""
+        decoder = Decoder(self.planes.shape[2], self.decoder.net[0].out_features, self.decoder.net[2].out_features - 1)
+        decoder.load_state_dict(self.decoder.state_dict())
+        decoder.to(dtype)
+        leaves = [x.to(dtype, copy=True).requires_grad_() for x in (self.planes, self.origins, self.directions)]
+        found = impl(
+            leaves[0], decoder, *leaves[1:], self.depths.to(dtype), self.fine.to(dtype), self.settings, **options
+        )
+        results = [found.features, found.depth.nan_to_num(posinf=0.0), found.total]
+        rng = torch.Generator().manual_seed(7)
+        sum((x * torch.randn(x.shape, generator=rng)).sum() for x in results).backward()
+        values = [*results, *(x.grad for x in (*leaves, *decoder.parameters()))]
+        return dict(zip(NAMES, (v.detach() for v in values), strict=True))
+
+
+@pytest.mark.parametrize("fine_is_depth", [True, False], ids=["depths", "uniforms"])
+@pytest.mark.parametrize("case", CASES)
+def test_errors_are_those_of_single_precision(case: str, fine_is_depth: bool) -> None:
+    """Against double precision: at most twice the reference's error, or a few units in the last place."""
+    scene = Scene(case, fine_is_depth=fine_is_depth)
+    exact = scene.run(reference.march_rays, torch.float64)
+    single = scene.run(reference.march_rays, torch.float32)
+    found = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    for name, value in exact.items():
+        error, allowed = (value - found[name]).abs().max(), 2 * (value - single[name]).abs().max()
+        floor = 10 * torch.finfo(torch.float32).eps * max(1.0, value.abs().max().item())
+        assert error <= max(allowed.item(), floor), f"{name}: {error:.2e}, reference {allowed / 2:.2e}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_given_depths_give_the_reference_within_1e_5(case: str) -> None:
+    scene = Scene(case, fine_is_depth=True)
+    expected = scene.run(reference.march_rays, torch.float32)
+    found = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    for name in ("features", "depth", "total"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0)
+
+
+def small(impl: str, **values: Any) -> tuple[Renderer, Decoder, tuple[Tensor, ...]]:
+    """A renderer of 6 + 5 samples, a decoder, and planes, origins, directions and uniforms of 2 x 25 rays."""
+    torch.manual_seed(0)
+    cfg = RenderingConfig(depth_resolution=6, depth_resolution_importance=5, **values)
+    decoder = Decoder(8, hidden=16, out_channels=4)
+    with torch.no_grad():
+        decoder.net[2].bias[0] = 3
+    camera = rays(*split_label(canonical_label().expand(2, -1)), 5)
+    return Renderer(cfg, impl), decoder, (torch.randn(2, 3, 8, 9, 9), *camera)
+
+
+@pytest.mark.parametrize("white_back", [False, True])
+@pytest.mark.parametrize("limits", [(2.25, 3.3), (None, None)])
+def test_whole_renders_agree(white_back: bool, limits: tuple[float | None, float | None]) -> None:
+    values = {"white_back": white_back, "ray_start": limits[0], "ray_end": limits[1]}
+    uniforms = random_uniforms(2, 25, 6, 5, rng=torch.Generator().manual_seed(0))
+    results = []
+    for impl in ("ref", "cpu"):
+        renderer, decoder, inputs = small(impl, **values)
+        results.append(renderer(inputs[0], decoder, *inputs[1:], uniforms))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("impl", ["ref", "cpu"])
+def test_depth_alone_is_that_of_the_render(impl: str) -> None:
+    renderer, decoder, (planes, *camera) = small(impl)
+    uniforms = midpoint_uniforms(2, 25, 6, 5)
+    gradients = []
+    for call in (renderer, renderer.depth):
+        leaf = planes.clone().requires_grad_()
+        found = call(leaf, decoder, *camera, uniforms)
+        gradients.append(torch.autograd.grad(found.depth.square().sum() + found.weight_sum.sum(), leaf)[0])
+    whole, alone = (call(planes, decoder, *camera, uniforms) for call in (renderer, renderer.depth))
+    assert torch.equal(whole.depth, alone.depth) and torch.equal(whole.weight_sum, alone.weight_sum)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-5)
+
+
+def test_only_wanted_gradients_are_made() -> None:
+    """A frozen decoder and fixed rays, as in both stages of GOAE: the planes' gradient alone, the same as with all."""
+    renderer, decoder, (planes, *camera) = small("cpu")
+    uniforms, found = midpoint_uniforms(2, 25, 6, 5), []
+    for wanted in (True, False):
+        decoder.requires_grad_(wanted)
+        leaf, origins = planes.clone().requires_grad_(), camera[0].clone().requires_grad_(wanted)
+        renderer(leaf, decoder, origins, camera[1], uniforms).features.square().sum().backward()
+        found.append(leaf.grad)
+        assert (origins.grad is not None) == wanted
+        assert all((p.grad is not None) for p in decoder.parameters()) or not wanted
+    assert torch.equal(found[0], found[1])
+
+
+def test_runs_are_equal_bit_by_bit() -> None:
+    renderer, decoder, (planes, *camera) = small("cpu")
+    found = []
+    for _ in range(2):
+        leaf = planes.clone().requires_grad_()
+        out = renderer(leaf, decoder, *camera, midpoint_uniforms(2, 25, 6, 5))
+        out.features.square().sum().backward()
+        found.append((*out, leaf.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_second_derivative_is_refused_with_the_remedy() -> None:
+    renderer, decoder, (planes, *camera) = small("cpu")
+    leaf = planes.requires_grad_()
+    loss = renderer(leaf, decoder, *camera, midpoint_uniforms(2, 25, 6, 5)).features.square().sum()
+    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="impl='ref'"):
+        gradient.sum().backward()
+
+
+def test_what_the_kernels_cannot_render_goes_to_the_reference_or_is_refused() -> None:
+    uniforms = midpoint_uniforms(2, 25, 6, 5)
+    for dtype, wrapped in ((torch.float64, False), (torch.float32, True)):
+        renderer, decoder, (planes, *camera) = small("auto")
+        planes, decoder = planes.to(dtype), decoder.to(dtype)
+        decode = partial(decoder.__call__) if wrapped else decoder
+        camera = [x.to(planes.dtype) for x in camera]
+        numbers = type(uniforms)(*(u.to(planes.dtype) for u in uniforms))
+        expected = small("ref")[0](planes, decode, *camera, numbers)
+        assert torch.equal(renderer(planes, decode, *camera, numbers).features, expected.features)
+        with pytest.raises(ValueError, match="beyond the kernels"):
+            small("cpu")[0](planes, decode, *camera, numbers)
+
+
+def test_an_empty_ray_ends_at_the_largest_depth_and_has_no_gradient_in_it() -> None:
+    renderer, decoder, (planes, *camera) = small("cpu")
+    with torch.no_grad():
+        decoder.net[2].bias[0] = -math.inf
+    leaf = planes.requires_grad_()
+    found = renderer(leaf, decoder, *camera, midpoint_uniforms(2, 25, 6, 5))
+    assert (found.weight_sum == 0).all() and (found.depth == found.depth.max()).all()
+    (found.depth.sum() + found.weight_sum.sum()).backward()
+    assert leaf.grad.abs().max() < 1e-30
+
+
+def test_limits_span_the_samples() -> None:
+    scene = Scene("corrected", fine_is_depth=True)
+    found = fused.march_rays(
+        scene.planes,
+        scene.decoder,
+        scene.origins,
+        scene.directions,
+        scene.depths,
+        scene.fine,
+        scene.settings,
+        backend="cpu",
+    )
+    assert isinstance(found, Marched)
+    everything = torch.cat([scene.depths.squeeze(3), scene.fine], dim=2)
+    assert torch.equal(found.limits, torch.stack([everything.amin(2), everything.amax(2)], dim=2))

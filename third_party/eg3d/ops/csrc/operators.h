@@ -1,0 +1,25 @@
+// Operators that are defined in one file and registered in library.cpp, which alone reads PyTorch's slowest header.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace eg3d {
+
+// features, depth, total, limits (see eg3d/rendering/marching.py, Marched).
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
+    const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
+    const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
+    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features);
+
+// Gradients of planes, origins, directions, w1, b1, w2, b2; empty ones for what is not wanted.
+std::vector<at::Tensor> render_backward(
+    const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
+    const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
+    at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
+    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder);
+
+}  // namespace eg3d

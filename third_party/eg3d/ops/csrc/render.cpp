@@ -1,0 +1,100 @@
+// The renderer as PyTorch sees it; compiled once for the CPU and once for the GPU, like library.cpp.
+#include "render.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "operators.h"
+
+namespace eg3d {
+namespace {
+
+constexpr auto DEVICE = c10::DeviceType::CPU;
+
+// Tensors of a render; `fine` are uniforms, or depths where `fine_is_depth`. All contiguous float32.
+struct Inputs {
+  const at::Tensor &planes, &origins, &directions, &coarse, &fine, &w1, &b1, &w2, &b2;
+};
+
+void check(const at::Tensor& x, at::IntArrayRef sizes, const char* name) {
+  TORCH_CHECK(x.device().type() == DEVICE && x.scalar_type() == c10::ScalarType::Float, name, " is ", x.scalar_type(),
+              " on ", x.device());
+  TORCH_CHECK(x.is_contiguous(), name, " is not contiguous");
+  TORCH_CHECK(x.sizes() == sizes, name, " has shape ", x.sizes(), ", expected ", sizes);
+}
+
+Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_is_depth) {
+  TORCH_CHECK(in.planes.dim() == 5 && in.coarse.dim() == 3 && in.fine.dim() == 3 && in.w1.dim() == 2,
+              "planes has to be (B, 3, H, W, C), coarse and fine (B, M, S), w1 (hidden, C)");
+  const int64_t batch = in.planes.size(0), rays = in.coarse.size(1), channels = in.planes.size(4);
+  const int64_t hidden = in.w1.size(0), outputs = in.w2.size(0);
+  TORCH_CHECK(channels % 16 == 0, "planes has ", channels, " channels, expected a multiple of 16");
+  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes");
+  check(in.origins, {batch, rays, 3}, "origins");
+  check(in.directions, {batch, rays, 3}, "directions");
+  check(in.coarse, {batch, rays, in.coarse.size(2)}, "coarse");
+  check(in.fine, {batch, rays, in.fine.size(2)}, "fine");
+  check(in.w1, {hidden, channels}, "w1");
+  check(in.b1, {hidden}, "b1");
+  check(in.w2, {outputs, hidden}, "w2");
+  check(in.b2, {outputs}, "b2");
+  TORCH_CHECK(in.fine.size(2) == 0 || fine_is_depth || in.coarse.size(2) > 3, "fine samples need 4 coarse ones");
+  Render r{};
+  r.planes = in.planes.const_data_ptr();
+  r.origins = in.origins.const_data_ptr<float>(), r.directions = in.directions.const_data_ptr<float>();
+  r.coarse = in.coarse.const_data_ptr<float>(), r.fine = in.fine.const_data_ptr<float>();
+  r.w1 = in.w1.const_data_ptr<float>(), r.b1 = in.b1.const_data_ptr<float>();
+  r.w2 = in.w2.const_data_ptr<float>(), r.b2 = in.b2.const_data_ptr<float>();
+  r.batch = batch, r.rays = rays;
+  r.num_coarse = int(in.coarse.size(2)), r.num_fine = int(in.fine.size(2));
+  r.height = int(in.planes.size(2)), r.width = int(in.planes.size(3));
+  r.channels = int(channels), r.hidden = int(hidden), r.colors = int(outputs) - 1;
+  for (int k = 0; k < 6; ++k) r.axes[k] = int(axes[k]);
+  r.scale = float(scale), r.fine_is_depth = fine_is_depth;
+  return r;
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
+    const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
+    const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
+    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features) {
+  Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth);
+  const auto options = coarse.options();
+  at::Tensor features = at::empty({r.batch, r.rays, with_features ? r.colors : 0}, options);
+  at::Tensor depth = at::empty({r.batch, r.rays, 1}, options), total = at::empty({r.batch, r.rays, 1}, options);
+  at::Tensor limits = at::empty({r.batch, r.rays, 2}, options);
+  r.features = with_features ? features.mutable_data_ptr<float>() : nullptr;
+  r.depth = depth.mutable_data_ptr<float>(), r.total = total.mutable_data_ptr<float>();
+  r.limits = limits.mutable_data_ptr<float>();
+  render_cpu(r);
+  return {features, depth, total, limits};
+}
+
+std::vector<at::Tensor> render_backward(
+    const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
+    const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
+    at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
+    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder) {
+  const Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth);
+  check(d_depth, {r.batch, r.rays, 1}, "d_depth");
+  check(d_total, {r.batch, r.rays, 1}, "d_total");
+  if (d_features) check(*d_features, {r.batch, r.rays, r.colors}, "d_features");
+  std::vector<at::Tensor> made;
+  RenderGradients g{};
+  const auto make = [&](const at::Tensor& like, bool wanted) -> float* {
+    made.push_back(wanted ? at::zeros_like(like) : at::empty({0}, like.options()));
+    return wanted ? made.back().mutable_data_ptr<float>() : nullptr;
+  };
+  g.features = d_features ? d_features->const_data_ptr<float>() : nullptr;
+  g.depth = d_depth.const_data_ptr<float>(), g.total = d_total.const_data_ptr<float>();
+  g.planes = make(planes, of_planes);
+  g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
+  g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);
+  g.w2 = make(w2, of_decoder), g.b2 = make(b2, of_decoder);
+  render_backward_cpu(r, g);
+  return made;
+}
+
+}  // namespace eg3d

@@ -1,0 +1,36 @@
+// A render of three planes along rays, as the library hands it to the kernels.
+#pragma once
+
+#include <cstdint>
+
+namespace eg3d {
+
+// Gradients of a render's results, and where to add those of its inputs; null where one is not wanted.
+struct RenderGradients {
+  const float *features, *depth, *total;  // of the results; features are null for a render of depth alone
+  float* planes;                          // as Render.planes, zero at the start, as are the following
+  float *origins, *directions;
+  float *w1, *b1, *w2, *b2;
+};
+
+// Arrays are contiguous float32; a "ray" counts over batch and rays of an item.
+struct Render {
+  const void* planes;           // (batch, 3, height, width, channels)
+  const float *origins, *directions;  // (batch, rays, 3)
+  const float* coarse;          // (batch, rays, num_coarse) depths
+  const float* fine;            // (batch, rays, num_fine) uniforms, or depths where `fine_is_depth`
+  const float *w1, *b1;         // (hidden, channels), (hidden)
+  const float *w2, *b2;         // (1 + colors, hidden), (1 + colors); the density comes first
+  int64_t batch, rays;
+  int num_coarse, num_fine, height, width, channels, hidden, colors;
+  int axes[6];                  // for each plane the coordinates along its width and its height
+  float scale;                  // 2 / side of the box
+  bool fine_is_depth;
+  float* features;              // (batch, rays, colors), or null for depth alone
+  float *depth, *total, *limits;  // (batch, rays), twice; (batch, rays, 2): the first and the last depth
+};
+
+void render_cpu(const Render& args);
+void render_backward_cpu(const Render& args, const RenderGradients& gradients);
+
+}  // namespace eg3d
