@@ -214,7 +214,7 @@ class GOAE(nn.Module):
         planes = (planes_f if mix.depth_from == "F*" else planes_w).detach()
 
         def depth_under(camera: Tensor, rays_per_axis: int) -> Tensor:
-            return self.generator.render(planes, camera, resolution=rays_per_axis, uniforms=uniforms).image_depth
+            return self.generator.render_depth(planes, camera, resolution=rays_per_axis, uniforms=uniforms)
 
         if mix.planes == "none":
             return planes.new_ones(len(planes), 3, 1, size, size)
