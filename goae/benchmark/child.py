@@ -35,9 +35,9 @@ class Setting:
         torch.manual_seed(SEED)
 
 
-def measure_machine(setting: Setting, with_bf16: bool) -> Machine:
+def measure_machine(setting: Setting) -> Machine:
     """The machine's rates."""
-    return run_apart(_machine, setting, with_bf16)
+    return run_apart(_machine, setting)
 
 
 def measure_part(name: str, worlds: Worlds, setting: Setting, report: Callable[[], None]) -> Measured:
@@ -45,8 +45,8 @@ def measure_part(name: str, worlds: Worlds, setting: Setting, report: Callable[[
     return run_apart(_part, setting, name, worlds, report=report)
 
 
-def _machine(setting: Setting, report: Callable[[], None], with_bf16: bool) -> Machine:
-    return describe(setting.device, with_bf16=with_bf16)
+def _machine(setting: Setting, report: Callable[[], None]) -> Machine:
+    return describe(setting.device)
 
 
 def _part(setting: Setting, report: Callable[[], None], name: str, worlds: Worlds) -> Measured:

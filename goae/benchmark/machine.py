@@ -57,8 +57,8 @@ class Machine:
         return plain | {"copy_gb_per_s": self.copy / 1e9}
 
 
-def describe(device: torch.device, *, with_bf16: bool = False) -> Machine:
-    """Measure the machine; rates in bfloat16 too where it has the instructions, or `with_bf16`."""
+def describe(device: torch.device) -> Machine:
+    """Measure the machine; in bfloat16 too where it has the instructions, as emulating them takes minutes."""
     bf16 = has_bf16(device)
     return Machine(
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
@@ -69,7 +69,7 @@ def describe(device: torch.device, *, with_bf16: bool = False) -> Machine:
         torch=torch.__version__,
         bf16=bf16,
         rates=measure_rates(device, torch.float32),
-        rates_bf16=measure_rates(device, torch.bfloat16) if bf16 or with_bf16 else None,
+        rates_bf16=measure_rates(device, torch.bfloat16) if bf16 else None,
         copy=copy_rate(device),
     )
 

@@ -82,9 +82,12 @@ def part_of(name: str) -> Part:
 def choose(names: list[str], *, bf16: bool) -> list[str]:
     """The parts to measure: those named, or all of them, full-size ones in bfloat16 too if the machine has it.
 
-    Raises: ValueError for a name that there is not.
+    Raises: ValueError for a name that there is not, or a part in bfloat16 where `bf16` is False.
     """
     unknown = [name for name in names if name.removesuffix(BF16) not in PARTS]
     if unknown:
         raise ValueError(f"parts {', '.join(unknown)} do not exist; expected some of {', '.join(PARTS)}")
+    emulated = [] if bf16 else [name for name in names if name.endswith(BF16)]
+    if emulated:
+        raise ValueError(f"parts {', '.join(emulated)} need a device with bfloat16 instructions; leave {BF16} out")
     return names or [*PARTS, *(name + BF16 for name in FULL_SIZE if bf16 and name != "mapping")]

@@ -58,7 +58,7 @@ def _runs(name: str, side: Side, images: int) -> Values:
 
 def limit_seconds(name: str, measured: Measured, machine: Machine) -> float:
     """max(conv FLOPs / conv rate + other FLOPs / matmul rate, bytes / copy rate)."""
-    rates = machine.rates_bf16 if name.endswith(BF16) and machine.rates_bf16 else machine.rates
+    rates = (machine.rates_bf16 if name.endswith(BF16) else None) or machine.rates
     compute = measured.flops.conv / rates.conv + measured.flops.matmul / rates.matmul
     return max(compute, measured.touched / machine.copy)
 

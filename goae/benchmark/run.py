@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from goae.benchmark.child import PartError, Setting, measure_machine, measure_part
 from goae.benchmark.figures import lazy_parts
-from goae.benchmark.machine import Machine
+from goae.benchmark.machine import Machine, has_bf16
 from goae.benchmark.measure import num_calls
-from goae.benchmark.parts import BF16, Worlds, choose, part_of
+from goae.benchmark.parts import Worlds, choose, part_of
 from goae.benchmark.report import Values, draw_chart, part_values, table, write_json
 from goae.config import BenchConfig
 
@@ -26,10 +26,9 @@ def bench(config: BenchConfig, worlds: Worlds) -> Path:
     Raises: ValueError, when all is written, if a part failed or a plain reference is slower than it may be.
     """
     setting = Setting(device_of(config), config.num_threads, config.repeats)
-    choose(config.parts, bf16=False)  # a wrong name fails before anything is measured
-    machine = measure_machine(setting, any(name.endswith(BF16) for name in config.parts))
+    names = choose(config.parts, bf16=has_bf16(setting.device))
+    machine = measure_machine(setting)
     comparable = config.full == BenchConfig().full and config.batch_size == 1
-    names = choose(config.parts, bf16=machine.bf16)
     parts, failures = measure_parts(names, machine, setting, worlds, comparable=comparable)
     output = output_path(config, setting.device)
     write_json({"machine": machine.as_dict(), "parts": parts}, output)
@@ -87,4 +86,5 @@ def device_of(config: BenchConfig) -> torch.device:
 
 def output_path(config: BenchConfig, device: torch.device) -> Path:
     """`output`; by default the recorded results for a whole run, and a file that git ignores for a choice of parts."""
-    return Path(config.output) if config.output else (SCRATCH if config.parts else RECORD) / f"{device.type}.json"
+    name = "gpu.json" if device.type == "cuda" else f"{device.type}.json"
+    return Path(config.output) if config.output else (SCRATCH if config.parts else RECORD) / name

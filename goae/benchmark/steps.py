@@ -45,8 +45,8 @@ def stage1_step(scene: Scene) -> Work:
 
         return run
 
-    touched = [scene.ours.goae.encoder, scene.ours.goae.generator, image]
-    return Work(step(scene.ref), step(scene.ours), touched, images=scene.batch_size)
+    modules = scene.ours.goae.encoder, scene.ours.goae.generator
+    return Work(step(scene.ref), step(scene.ours), [*modules, image], images=scene.batch_size)
 
 
 def stage2_step(scene: Scene) -> Work:

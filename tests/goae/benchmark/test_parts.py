@@ -19,7 +19,9 @@ def test_all_parts_have_their_names() -> None:
 def test_bfloat16_runs_where_there_are_instructions() -> None:
     assert not [name for name in choose([], bf16=False) if name.endswith("_bf16")]
     assert {"encoder_bf16", "full_inversion_bf16", "stage1_step_bf16"} <= set(choose([], bf16=True))
-    assert choose(["encoder_bf16"], bf16=False) == ["encoder_bf16"]
+    assert choose(["encoder_bf16"], bf16=True) == ["encoder_bf16"]
+    with pytest.raises(ValueError, match="encoder_bf16 need a device with bfloat16"):
+        choose(["encoder", "encoder_bf16"], bf16=False)
 
 
 def test_an_unknown_part_is_named() -> None:

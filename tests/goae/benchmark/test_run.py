@@ -1,0 +1,22 @@
+"""Where results go."""
+
+from pathlib import Path
+
+import torch
+
+from goae.benchmark.run import device_of, output_path
+from goae.config import BenchConfig
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_only_a_whole_run_is_recorded_by_default() -> None:
+    assert output_path(BenchConfig(), CPU) == Path("docs/results/bench/cpu.json")
+    assert output_path(BenchConfig(), GPU) == Path("docs/results/bench/gpu.json")
+    assert output_path(BenchConfig(parts=["encoder"]), CPU) == Path("runs/bench/cpu.json")
+    assert output_path(BenchConfig(parts=["encoder"], output="x.json"), GPU) == Path("x.json")
+
+
+def test_the_device() -> None:
+    assert device_of(BenchConfig(device="cpu")) == CPU
+    assert device_of(BenchConfig()).type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,33 @@
+"""Every part runs on the smallest networks, both sides of it."""
+
+from functools import cache
+
+import pytest
+import torch
+from composing import composed_as
+
+from goae.benchmark.parts import PARTS, Worlds
+from goae.config import PriorConfig, TrainConfig
+
+
+@cache
+def worlds() -> Worlds:
+    plain = ("stages.encoder.bg=0", "stages.refiner.bg=0")  # no statistics of the random generator
+    mini = composed_as(TrainConfig, "experiment=tiny", "goae.mix.depth_density=0.5", *plain)
+    full = composed_as(TrainConfig, "experiment=tiny", "preset=official")
+    prior = composed_as(
+        PriorConfig,
+        *("generator=tiny", "perception.lpips=none", "warm_start.lpips=0", "data.resolution=32"),
+        *("data.loss_resolution=32", "warm_start.fit.batch_size=4", "warm_start.fit.micro_batch=2", "device=cpu"),
+        name="train_prior",
+    )
+    return Worlds(full, mini, prior, batch_size=2)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_both_sides_run(name: str) -> None:
+    work = PARTS[name].make(worlds(), torch.device("cpu"))
+    work.ref()
+    work.ours()
+    assert work.touched
+    assert work.images == {"mini_stage1_step": 4, "mini_stage2_step": 4}.get(name, 4 if "prior" in name else 2)
