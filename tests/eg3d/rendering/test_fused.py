@@ -89,6 +89,22 @@ def test_errors_are_those_of_single_precision(case: str, fine_is_depth: bool) ->
         assert error <= max(allowed.item(), floor), f"{name}: {error:.2e}, reference {allowed / 2:.2e}"
 
 
+@pytest.mark.parametrize("fine_is_depth", [True, False], ids=["depths", "uniforms"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_program_of_a_gpu(case: str, fine_is_depth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 32 lanes in a loop on a CPU, which shares every line but the atomic additions with the CUDA kernels."""
+    kernel = build.kernel
+    monkeypatch.setattr(build, "kernel", lambda backend, name: partial(kernel(backend, name), by_lanes=True))
+    scene = Scene(case, fine_is_depth=fine_is_depth)
+    exact = scene.run(reference.march_rays, torch.float64)
+    single = scene.run(reference.march_rays, torch.float32)
+    found = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    for name, value in exact.items():
+        error, allowed = (value - found[name]).abs().max(), 8 * (value - single[name]).abs().max()  # sums in one piece
+        floor = 20 * torch.finfo(torch.float32).eps * max(1.0, value.abs().max().item())
+        assert error <= max(allowed.item(), floor), f"{name}: {error:.2e}, reference {allowed / 8:.2e}"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_given_depths_give_the_reference_within_1e_5(case: str) -> None:
     scene = Scene(case, fine_is_depth=True)
@@ -210,3 +226,28 @@ def test_limits_span_the_samples() -> None:
     assert isinstance(found, Marched)
     everything = torch.cat([scene.depths.squeeze(3), scene.fine], dim=2)
     assert torch.equal(found.limits, torch.stack([everything.amin(2), everything.amax(2)], dim=2))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+def test_cuda_kernels(case: str, dtype: torch.dtype) -> None:
+    """Values and gradients of the kernels against the CPU's, with planes of the same rounded numbers."""
+    build.resolve("cuda", torch.device("cuda"))
+    scene = Scene(case, fine_is_depth=True)
+    scene.planes = scene.planes.to(dtype).float()
+    expected = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    planes = scene.planes.to("cuda", dtype).requires_grad_()
+    decoder = scene.decoder.cuda()
+    rays = [x.cuda().requires_grad_() for x in (scene.origins, scene.directions)]
+    found = fused.march_rays(
+        planes, decoder, *rays, scene.depths.cuda(), scene.fine.cuda(), scene.settings, backend="cuda"
+    )
+    results = [found.features, found.depth.nan_to_num(posinf=0.0), found.total]
+    rng = torch.Generator().manual_seed(7)
+    sum((x * torch.randn(x.shape, generator=rng).cuda()).sum() for x in results).backward()
+    values = [*results, *(x.grad for x in (planes, *rays, *decoder.parameters()))]
+    for name, value in zip(NAMES, values, strict=True):
+        scale = max(1.0, expected[name].abs().max().item())
+        rounding = torch.finfo(dtype).eps if name == "planes" else 0.0  # of the gradient, to the planes' type
+        torch.testing.assert_close(value.float().cpu(), expected[name], atol=2e-5 * scale + rounding * scale, rtol=0)

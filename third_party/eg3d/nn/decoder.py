@@ -43,6 +43,7 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 64, out_channels: int = 32, lr_multiplier: float = 1.0) -> None:
         super().__init__()
+        self.out_channels = out_channels
         self.net = nn.Sequential(
             FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
             Softplus(),

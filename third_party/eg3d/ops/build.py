@@ -32,8 +32,15 @@ import torch
 IMPLS = ("auto", "ref", "cpu", "cuda")
 SOURCES = Path(__file__).parent / "csrc"
 FILES = {
-    "cpu": ("library.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp", "render.cpp", "render_cpu.cpp"),
-    "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu"),
+    "cpu": (
+        "library.cpp",
+        "bias_act_cpu.cpp",
+        "upfirdn2d_cpu.cpp",
+        "render.cpp",
+        "render_cpu.cpp",
+        "render_lanes_cpu.cpp",
+    ),
+    "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu", "render.cpp", "render_cuda.cu"),
 }
 CXX_FLAGS = {
     "cpu": ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],

@@ -15,8 +15,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 # Planes that the kernels take, by device.
-DTYPES = {"cpu": (torch.float32,)}
-_WIDTH = 16  # the kernels read channels in whole vectors
+DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16, torch.bfloat16)}
+_WIDTH = 32  # channels are filled up to whole vectors; on CUDA a single one, of channels and of colours
+
+
+def serves(planes: Tensor, decoder: object) -> bool:
+    """Whether there is a kernel for planes (B, 3, C, H, W) of this type and device, and for this decoder."""
+    if not isinstance(decoder, Decoder) or planes.dtype not in DTYPES.get(planes.device.type, ()):
+        return False
+    return planes.device.type == "cpu" or max(planes.shape[2], decoder.out_channels) <= _WIDTH
 
 
 def march_rays(
@@ -33,7 +40,7 @@ def march_rays(
     """Look up, decode and composite the samples of all rays.
 
     Args:
-        planes: (B, 3, C, H, W), of a type in `DTYPES`.
+        planes: (B, 3, C, H, W), such that `serves` holds.
         ray_origins, ray_directions: (B, M, 3).
         depths: (B, M, S, 1), coarse; without gradient.
         fine: (B, M, S2) uniforms of importance samples, or their depths.

@@ -85,8 +85,8 @@ class Renderer(nn.Module):
 
     Args:
         config: sampling along rays.
-        impl: see `eg3d.ops.build`. Kernels take float32 and the `Decoder` of eg3d; "auto" takes the reference for
-            anything else.
+        impl: see `eg3d.ops.build`. Kernels take float32 (on CUDA also half-precision planes) and the `Decoder` of
+            eg3d; "auto" takes the reference for anything else.
         points_at_once, recompute: of the reference, see `reference.march_rays`.
     """
 
@@ -166,15 +166,15 @@ class Renderer(nn.Module):
 
     def _backend(self, planes: Tensor, decoder: Decode) -> str:
         """The implementation that renders these planes with this decoder."""
-        fits = isinstance(decoder, Decoder) and planes.dtype in fused.DTYPES.get(planes.device.type, ())
+        fits = fused.serves(planes, decoder)
         if self.impl in ("auto", "ref") and not fits:
             return "ref"
         backend = build.resolve(self.impl, planes.device)
         if not fits:
             raise ValueError(
                 f"impl is {self.impl!r}, but planes of {planes.dtype} on {planes.device} with a decoder of class "
-                f"{type(decoder).__name__} are beyond the kernels; expected float32 and eg3d's Decoder; use "
-                "impl='auto' or 'ref'"
+                f"{type(decoder).__name__} are beyond the kernels; expected float32 (on CUDA also half precision, and "
+                "at most 32 channels and colours) and eg3d's Decoder; use impl='auto' or 'ref'"
             )
         return backend
 

@@ -105,15 +105,15 @@ EG3D_LIBRARY(TORCH_EXTENSION_NAME, module) {
   module.def(  // pairs are (x, y)
       "upfirdn2d(Tensor x, Tensor f, int[2] up, int[2] down, int[2] pad, int[2] size, bool flip, float gain)"
       " -> Tensor", &eg3d::upfirdn2d);
-#ifndef EG3D_CUDA
   module.def(  // -> features, depth, total, limits
       "render(Tensor planes, Tensor origins, Tensor directions, Tensor coarse, Tensor fine, Tensor w1, Tensor b1,"
-      " Tensor w2, Tensor b2, int[6] axes, float scale, bool fine_is_depth, bool with_features)"
+      " Tensor w2, Tensor b2, int[6] axes, float scale, bool fine_is_depth, bool with_features,"
+      " bool by_lanes=False)"
       " -> (Tensor, Tensor, Tensor, Tensor)", &eg3d::render);
   module.def(
       "render_backward(Tensor planes, Tensor origins, Tensor directions, Tensor coarse, Tensor fine, Tensor w1,"
       " Tensor b1, Tensor w2, Tensor b2, int[6] axes, float scale, bool fine_is_depth, Tensor? d_features,"
-      " Tensor d_depth, Tensor d_total, bool of_planes, bool of_rays, bool of_decoder) -> Tensor[]",
+      " Tensor d_depth, Tensor d_total, bool of_planes, bool of_rays, bool of_decoder,"
+      " bool by_lanes=False) -> Tensor[]",
       &eg3d::render_backward);
-#endif
 }

@@ -9,17 +9,19 @@
 
 namespace eg3d {
 
+// `by_lanes` runs the GPU's program on a CPU, for tests; a GPU runs no other.
 // features, depth, total, limits (see eg3d/rendering/marching.py, Marched).
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
-    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features);
+    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features, bool by_lanes);
 
-// Gradients of planes, origins, directions, w1, b1, w2, b2; empty ones for what is not wanted.
+// Gradients of planes (float32), origins, directions, w1, b1, w2, b2; empty ones for what is not wanted.
 std::vector<at::Tensor> render_backward(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
     at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
-    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder);
+    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder,
+    bool by_lanes);
 
 }  // namespace eg3d

@@ -37,13 +37,17 @@ struct Intervals {
   float *passed, *transmittance, *weights;  // num - 1 numbers each
 };
 
-// Fills `out`; returns the sum of the weights.
-EG3D_HD float march(const float* depths, const float* densities, int num, const Intervals& out) {
-  for (int k = 0; k + 1 < num; k += WIDE) {
+// `passed` of intervals first, first + step, ...; a step of WIDE for one worker, whose vectors then cover all.
+EG3D_HD void pass(const float* depths, const float* densities, int num, int first, int step, const Intervals& out) {
+  for (int k = first; k + 1 < num; k += step) {
     const Wide middle = (load<Wide>(densities + k) + load<Wide>(densities + k + 1)) * 0.5f;
     const Wide length = load<Wide>(depths + k + 1) - load<Wide>(depths + k);
     store(out.passed + k, exponential(-softplus(middle - 1.0f) * length));
   }
+}
+
+// Transmittances and weights from `passed`; returns the sum of the weights.
+EG3D_HD float accumulate(int num, const Intervals& out) {
   double transmittance = 1.0, total = 0.0;
   for (int i = 0; i + 1 < num; ++i) {
     out.transmittance[i] = float(transmittance);
@@ -83,33 +87,34 @@ EG3D_HD float mean_depth(const float* depths, const float* weights, int num, flo
   return total > 0.0f ? float(weighted) / total : INFINITY;
 }
 
-// Depths of fine samples, in the order of the uniforms: the inverse of the piecewise linear distribution that the
-// smoothed coarse weights give (sampling.importance_depths). `cdf` is room for num - 2 numbers; num > 3.
-EG3D_HD void fine_depths(const float* depths, const float* weights, int num, const float* uniforms, int num_fine,
-                         float* cdf, float* out) {
+// The distribution of fine samples (sampling.importance_depths): smoothed coarse weights, as a cumulative sum from 0 to
+// 1 over num - 2 limits; num > 3.
+EG3D_HD void distribute(const float* weights, int num, float* cdf) {
   const int bins = num - 3;
-  double sum = 0.0;
+  double sum = 0.0, below = 0.0;
   for (int i = 0; i < bins; ++i) {  // entry i + 1 of the smoothed weights: largest of neighbours, averaged
     const float before = fmaxf(weights[i], weights[i + 1]), after = fmaxf(weights[i + 1], weights[i + 2]);
     cdf[i + 1] = (before + after) * 0.5f + 0.01f + 1e-5f;
     sum += cdf[i + 1];
   }
   cdf[0] = 0.0f;
-  double below = 0.0;
   for (int i = 1; i <= bins; ++i) cdf[i] = float(below += cdf[i] / float(sum));
-  for (int i = 0; i < num_fine; ++i) {
-    const float u = uniforms[i];
-    int above = 0, end = bins + 1;  // the first entry beyond u
-    while (above < end) {
-      const int middle = (above + end) / 2;
-      if (cdf[middle] <= u) above = middle + 1;
-      else end = middle;
-    }
-    const int low = above > 0 ? above - 1 : 0, high = above < bins ? above : bins;
-    const float low_depth = (depths[low] + depths[low + 1]) * 0.5f;
-    const float high_depth = (depths[high] + depths[high + 1]) * 0.5f, width = cdf[high] - cdf[low];
-    out[i] = low_depth + (u - cdf[low]) / (width < 1e-5f ? 1.0f : width) * (high_depth - low_depth);
+}
+
+// The depth at which a uniform number u falls: the inverse of that distribution, linear between the middles of coarse
+// samples.
+EG3D_HD float fine_depth(const float* depths, const float* cdf, int num, float u) {
+  const int bins = num - 3;
+  int above = 0, end = bins + 1;  // the first entry beyond u
+  while (above < end) {
+    const int middle = (above + end) / 2;
+    if (cdf[middle] <= u) above = middle + 1;
+    else end = middle;
   }
+  const int low = above > 0 ? above - 1 : 0, high = above < bins ? above : bins;
+  const float low_depth = (depths[low] + depths[low + 1]) * 0.5f;
+  const float high_depth = (depths[high] + depths[high + 1]) * 0.5f, width = cdf[high] - cdf[low];
+  return low_depth + (u - cdf[low]) / (width < 1e-5f ? 1.0f : width) * (high_depth - low_depth);
 }
 
 // Rows [begin, end) in ascending order of their depths, equal ones as they stand, into `order`.

@@ -6,30 +6,62 @@
 
 #include "operators.h"
 
+#ifdef EG3D_CUDA
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
 namespace eg3d {
 namespace {
 
+#ifdef EG3D_CUDA
+constexpr auto DEVICE = c10::DeviceType::CUDA;
+
+void run(const Render& r, const at::Tensor& planes, bool) {
+  const c10::cuda::CUDAGuard guard(planes.device());
+  render_cuda(r, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+void run_backward(const Render& r, const RenderGradients& g, const at::Tensor& planes, bool) {
+  const c10::cuda::CUDAGuard guard(planes.device());
+  render_backward_cuda(r, g, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+#else
 constexpr auto DEVICE = c10::DeviceType::CPU;
+
+void run(const Render& r, const at::Tensor&, bool by_lanes) { by_lanes ? render_lanes(r) : render_cpu(r); }
+
+void run_backward(const Render& r, const RenderGradients& g, const at::Tensor&, bool by_lanes) {
+  by_lanes ? render_backward_lanes(r, g) : render_backward_cpu(r, g);
+}
+#endif
 
 // Tensors of a render; `fine` are uniforms, or depths where `fine_is_depth`. All contiguous float32.
 struct Inputs {
   const at::Tensor &planes, &origins, &directions, &coarse, &fine, &w1, &b1, &w2, &b2;
 };
 
-void check(const at::Tensor& x, at::IntArrayRef sizes, const char* name) {
-  TORCH_CHECK(x.device().type() == DEVICE && x.scalar_type() == c10::ScalarType::Float, name, " is ", x.scalar_type(),
-              " on ", x.device());
+void check(const at::Tensor& x, at::IntArrayRef sizes, const char* name, bool any_float = false) {
+  const auto dtype = x.scalar_type();
+  const bool half = dtype == c10::ScalarType::Half || dtype == c10::ScalarType::BFloat16;
+  TORCH_CHECK(x.device().type() == DEVICE && (dtype == c10::ScalarType::Float || (any_float && half)), name, " is ",
+              dtype, " on ", x.device());
   TORCH_CHECK(x.is_contiguous(), name, " is not contiguous");
   TORCH_CHECK(x.sizes() == sizes, name, " has shape ", x.sizes(), ", expected ", sizes);
 }
 
-Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_is_depth) {
+// `one_vector`: the GPU's program, which takes 32 channels and at most 32 colours.
+Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_is_depth, bool one_vector) {
   TORCH_CHECK(in.planes.dim() == 5 && in.coarse.dim() == 3 && in.fine.dim() == 3 && in.w1.dim() == 2,
               "planes has to be (B, 3, H, W, C), coarse and fine (B, M, S), w1 (hidden, C)");
   const int64_t batch = in.planes.size(0), rays = in.coarse.size(1), channels = in.planes.size(4);
   const int64_t hidden = in.w1.size(0), outputs = in.w2.size(0);
-  TORCH_CHECK(channels % 16 == 0, "planes has ", channels, " channels, expected a multiple of 16");
-  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes");
+  TORCH_CHECK(channels % 32 == 0, "planes has ", channels, " channels, expected a multiple of 32");
+  TORCH_CHECK(!one_vector || (channels == 32 && outputs <= 33), "expected 32 channels and at most 32 colours");
+  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", DEVICE == c10::DeviceType::CUDA);
   check(in.origins, {batch, rays, 3}, "origins");
   check(in.directions, {batch, rays, 3}, "directions");
   check(in.coarse, {batch, rays, in.coarse.size(2)}, "coarse");
@@ -59,8 +91,8 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
-    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features) {
-  Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth);
+    at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features, bool by_lanes) {
+  Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth, by_lanes || DEVICE == c10::DeviceType::CUDA);
   const auto options = coarse.options();
   at::Tensor features = at::empty({r.batch, r.rays, with_features ? r.colors : 0}, options);
   at::Tensor depth = at::empty({r.batch, r.rays, 1}, options), total = at::empty({r.batch, r.rays, 1}, options);
@@ -68,7 +100,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
   r.features = with_features ? features.mutable_data_ptr<float>() : nullptr;
   r.depth = depth.mutable_data_ptr<float>(), r.total = total.mutable_data_ptr<float>();
   r.limits = limits.mutable_data_ptr<float>();
-  render_cpu(r);
+  run(r, planes, by_lanes);
   return {features, depth, total, limits};
 }
 
@@ -76,8 +108,9 @@ std::vector<at::Tensor> render_backward(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
     at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
-    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder) {
-  const Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth);
+    const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder,
+    bool by_lanes) {
+  const Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth, by_lanes || DEVICE == c10::DeviceType::CUDA);
   check(d_depth, {r.batch, r.rays, 1}, "d_depth");
   check(d_total, {r.batch, r.rays, 1}, "d_total");
   if (d_features) check(*d_features, {r.batch, r.rays, r.colors}, "d_features");
@@ -89,11 +122,12 @@ std::vector<at::Tensor> render_backward(
   };
   g.features = d_features ? d_features->const_data_ptr<float>() : nullptr;
   g.depth = d_depth.const_data_ptr<float>(), g.total = d_total.const_data_ptr<float>();
-  g.planes = make(planes, of_planes);
+  const at::Tensor in_float = of_planes ? at::empty(planes.sizes(), coarse.options()) : coarse;
+  g.planes = make(in_float, of_planes);
   g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
   g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);
   g.w2 = make(w2, of_decoder), g.b2 = make(b2, of_decoder);
-  render_backward_cpu(r, g);
+  run_backward(r, g, planes, by_lanes);
   return made;
 }
 

@@ -1,6 +1,8 @@
 // A render of three planes along rays, as the library hands it to the kernels.
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <cstdint>
 
 namespace eg3d {
@@ -13,7 +15,7 @@ struct RenderGradients {
   float *w1, *b1, *w2, *b2;
 };
 
-// Arrays are contiguous float32; a "ray" counts over batch and rays of an item.
+// Arrays are contiguous, and float32 but for planes on a GPU; a "ray" counts over batch and rays of an item.
 struct Render {
   const void* planes;           // (batch, 3, height, width, channels)
   const float *origins, *directions;  // (batch, rays, 3)
@@ -32,5 +34,13 @@ struct Render {
 
 void render_cpu(const Render& args);
 void render_backward_cpu(const Render& args, const RenderGradients& gradients);
+
+// `planes`: their type, float, half or bfloat16.
+void render_cuda(const Render& args, c10::ScalarType planes, void* stream);
+void render_backward_cuda(const Render& args, const RenderGradients& gradients, c10::ScalarType planes, void* stream);
+
+// The GPU's program on a CPU, for tests.
+void render_lanes(const Render& args);
+void render_backward_lanes(const Render& args, const RenderGradients& gradients);
 
 }  // namespace eg3d

@@ -93,8 +93,9 @@ struct Ray {
       if (r.fine_is_depth) {
         std::copy_n(fine, r.num_fine, depths + r.num_coarse);
       } else {
-        march(depths, densities, r.num_coarse, intervals());
-        fine_depths(depths, weights, r.num_coarse, fine, r.num_fine, cdf, depths + r.num_coarse);
+        march(depths, densities, r.num_coarse);
+        distribute(weights, r.num_coarse, cdf);
+        for (int k = 0; k < r.num_fine; ++k) depths[r.num_coarse + k] = fine_depth(depths, cdf, r.num_coarse, fine[k]);
       }
       evaluate(i, r.num_coarse, num);
       sort_samples(depths, r.num_coarse, num, room.data(), order.data());
@@ -102,8 +103,14 @@ struct Ray {
       for (int k = 0; k < num; ++k) order[k] = k;
     }
     for (int k = 0; k < num; ++k) sorted_depths[k] = depths[order[k]], sorted_densities[k] = densities[order[k]];
-    total = march(sorted_depths, sorted_densities, num, intervals());
+    total = march(sorted_depths, sorted_densities, num);
     for (int k = 0; k < num; ++k) shares[order[k]] = share(weights, k, num);
+  }
+
+  // Weights of the intervals between samples that stand in order; their sum.
+  float march(const float* at, const float* density, int count) const {
+    pass(at, density, count, 0, WIDE, intervals());
+    return accumulate(count, intervals());
   }
 
   // Features, hidden values and densities of some rows.
