@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from eg3d.ops import bias_act, conv2d_resample, modulated_conv2d, setup_filter
+from eg3d.ops import bias_act, conv2d_resample, modulated_conv2d, modulated_layer, setup_filter
 from eg3d.ops.bias_act import ACTIVATIONS
 from torch import Tensor, nn
 
@@ -178,19 +178,19 @@ class SynthesisLayer(nn.Module):
         size = self.resolution // self.up
         if x.shape[2:] != (size, size):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected size {size} for a layer of {self.resolution}")
-        y = modulated_conv2d(
+        return modulated_layer(
             x,
             self.weight,
             self.affine(w),
+            self.bias,
             noise=self.noise(x, noise_mode, rng),
             up=self.up,
-            padding=self.weight.shape[2] // 2,
             resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,
+            gain=gain,
+            clamp=self.conv_clamp,
             fused=not self.training,
             impl=self.impl,
         )
-        return activate(y, self.bias, "lrelu", gain, self.conv_clamp, self.impl)
 
     def noise(self, x: Tensor, noise_mode: str, rng: torch.Generator | None) -> Tensor | None:
         """The noise image times its strength: (r, r), or (B, 1, r, r) when random."""

@@ -142,7 +142,7 @@ def modulated_conv2d(
         )
     if x.dtype == torch.float16 and demodulate:
         weight, styles = _normalized(weight, styles)
-    d = _demodulation(weight, styles) if demodulate else None
+    d = demodulation(weight, styles) if demodulate else None
     convolve = _fused if fused else _unfused
     y = convolve(x, weight, styles, d, resample_filter, up, down, padding, flip_weight, impl)
     return y if noise is None else y + noise.to(y.dtype)
@@ -153,7 +153,7 @@ def _normalized(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     return weight / (math.sqrt(weight[0].numel()) * largest), styles / styles.abs().amax(dim=1, keepdim=True)
 
 
-def _demodulation(weight: Tensor, styles: Tensor) -> Tensor:
+def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
     """(B, O), by a product of squares, which does not hold the B x O x I x k x k weights."""
     return (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()
 
