@@ -8,6 +8,8 @@ order. The convolutions are PyTorch's own; only the FIR steps have kernels.
 import math
 
 import torch
+from eg3d.ops import build
+from eg3d.ops.pixel_product import modulated_pixels
 from eg3d.ops.upfirdn2d import Padding, filter_size, four_pads, upfirdn2d
 from torch import Tensor
 from torch.nn import functional as F
@@ -143,6 +145,9 @@ def modulated_conv2d(
     if x.dtype == torch.float16 and demodulate:
         weight, styles = _normalized(weight, styles)
     d = demodulation(weight, styles) if demodulate else None
+    if (up, down, padding, weight.shape[2:]) == (1, 1, 0, (1, 1)) and _pixels_are_together(x, impl):
+        y = modulated_pixels(x, _scaled(weight, styles, d)[:, :, :, 0, 0].to(x.dtype))
+        return y if noise is None else y + noise.to(y.dtype)
     convolve = _fused if fused else _unfused
     y = convolve(x, weight, styles, d, resample_filter, up, down, padding, flip_weight, impl)
     return y if noise is None else y + noise.to(y.dtype)
@@ -151,6 +156,18 @@ def modulated_conv2d(
 def _normalized(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
     return weight / (math.sqrt(weight[0].numel()) * largest), styles / styles.abs().amax(dim=1, keepdim=True)
+
+
+def _pixels_are_together(x: Tensor, impl: str) -> bool:
+    """On a CPU; cuDNN takes images as they are."""
+    together = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return together and build.resolve(impl, x.device) == "cpu"
+
+
+def _scaled(weight: Tensor, styles: Tensor, d: Tensor | None) -> Tensor:
+    """W s d, (B, O, I, k, k)."""
+    w = weight * styles[:, None, :, None, None]
+    return w if d is None else w * d[:, :, None, None, None]
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
@@ -171,9 +188,7 @@ def _fused(
     impl: str,
 ) -> Tensor:
     num = x.shape[0]
-    w = weight * styles[:, None, :, None, None]
-    if d is not None:
-        w = w * d[:, :, None, None, None]
+    w = _scaled(weight, styles, d)
     x = x.reshape(1, -1, *x.shape[2:])
     w = w.flatten(0, 1).to(x.dtype)
     y = conv2d_resample(x, w, f, up, down, padding, groups=num, flip_weight=flip_weight, impl=impl)
