@@ -13,10 +13,11 @@ parameters.
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from eg3d.ops.conv3x3 import LANES, conv3x3
 from torch import Tensor, nn
 
 from goae.models.attention import CrossAttention
@@ -100,15 +101,30 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The factors of the channels, (B, C, 1, 1)."""
         pooled = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+        return torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+
+
+def _folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Factor and summand of the channels that a BatchNorm with fixed statistics amounts to."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return factor, norm.bias - norm.running_mean * factor
 
 
 class ResidualUnit(nn.Module):
-    """BN - Conv3 - PReLU - Conv3 (strided) - BN - SE, added to the subsampled or projected input."""
+    """BN - Conv3 - PReLU - Conv3 (strided) - BN - SE, added to the subsampled or projected input.
+
+    Evaluation without gradients folds each BatchNorm into the convolution beside it.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: int) -> None:
         super().__init__()
+        self.stride = stride
         self.shortcut_layer: nn.Module
         if inputs == outputs:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
@@ -127,7 +143,25 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        return self.shortcut_layer(x) + self.res_layer(x)
+        if torch.is_grad_enabled() or self.training or x.device.type != "cpu":
+            return self.shortcut_layer(x) + self.res_layer(x)
+        layers: tuple[Any, ...] = tuple(self.res_layer)
+        norm_in, conv_in, activation, conv_out, norm_out, excitation = layers
+        (scale, shift), (factor, bias) = _folded(norm_in), _folded(norm_out)
+        y = conv3x3(x, conv_in.weight, scale=scale, shift=shift, slope=activation.weight)
+        y = conv3x3(y, conv_out.weight, stride=self.stride, factor=factor, bias=bias)
+        return torch.addcmul(self._shortcut(x), y, excitation.gate(y))
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        """The subsampled or projected input, by a product of pixels."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        if isinstance(self.shortcut_layer, nn.MaxPool2d):
+            return x
+        layers: tuple[Any, ...] = tuple(self.shortcut_layer.children())
+        conv, norm = layers
+        factor, bias = _folded(norm)
+        pixels = F.linear(x.permute(0, 2, 3, 1).flatten(0, 2), conv.weight[:, :, 0, 0] * factor[:, None], bias)
+        return pixels.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2)
 
 
 class EqualizedConv(nn.Module):
@@ -141,7 +175,7 @@ class EqualizedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        return F.conv2d(x, self.weight * self.scale, self.bias, padding=1)
+        return conv3x3(x, self.weight * self.scale, bias=self.bias)
 
 
 class ScaledLeakyReLU(nn.Module):
@@ -187,7 +221,8 @@ class AlignAndConvolve(nn.Module):
         memory = _normalized_tokens(residual_features)
         aligned, _ = self.attention(_normalized_tokens(features), memory, memory, need_weights=False)
         aligned = _map_of(aligned, features)
-        return self.conv_gamma(aligned), self.conv_beta(aligned)
+        gamma, beta = self.conv_gamma, self.conv_beta
+        return conv3x3(aligned, gamma.weight, bias=gamma.bias), conv3x3(aligned, beta.weight, bias=beta.bias)
 
 
 class TwoAttentions(nn.Module):
@@ -223,7 +258,8 @@ class ConvolveOnly(nn.Module):
         """F (B, C, r, r) and F_dI (B, C, t, t) -> gamma and beta (B, C, r, r)."""
         pooled = F.adaptive_avg_pool2d(residual_features, (features.shape[2], features.shape[3]))
         both = torch.cat([features, pooled], dim=1)
-        return self.conv_gamma(both), self.conv_beta(both)
+        gamma, beta = self.conv_gamma, self.conv_beta
+        return conv3x3(both, gamma.weight, bias=gamma.bias), conv3x3(both, beta.weight, bias=beta.bias)
 
 
 MODULATIONS: dict[str, type[nn.Module]] = {"paper": AlignAndConvolve, "official": TwoAttentions, "conv": ConvolveOnly}
@@ -265,9 +301,20 @@ class AFA(nn.Module):
         """
         self._check(image, image_w, features)
         residual = image_w - image if self.config.subtracts_image else image - image_w
-        residual_features = self.output_layer(self.body(self.input_layer(residual)))
+        residual_features = self.output_layer(self.body(self._first_features(residual)))
         gamma, beta = self.modulation(features, residual_features)
         return AFAOutput(gamma * features + beta, gamma, beta)
+
+    def _first_features(self, residual: Tensor) -> Tensor:
+        """`input_layer`; without gradients as one convolution, of as many channels as its kernels need."""
+        if torch.is_grad_enabled() or self.training or residual.device.type != "cpu":
+            return self.input_layer(residual)
+        layers: tuple[Any, ...] = tuple(self.input_layer)
+        conv, norm, activation = layers
+        factor, bias = _folded(norm)
+        empty = LANES - residual.shape[1]
+        x, weight = F.pad(residual, (0, 0, 0, 0, 0, empty)), F.pad(conv.weight, (0, 0, 0, 0, 0, empty))
+        return conv3x3(x, weight, factor=factor, bias=bias, slope=activation.weight)
 
     def _check(self, image: Tensor, image_w: Tensor, features: Tensor) -> None:
         side, cut = self.config.image_resolution, self.config.feature_resolution

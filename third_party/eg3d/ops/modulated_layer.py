@@ -193,8 +193,10 @@ def _gradients(
         taps = [2 * tap for tap in settings.taps]
         inner = _kernel("filter_image")(du, taps, 2, size, None, None, None, None, 1.0, -1.0)
     if needs_x or needs_s:
-        adjoint = _kernel("conv3x3_gradient" if settings.up == 1 else "conv3x3_down")
-        dx, ds = adjoint(inner, weight.transpose(0, 1), settings.up == 1, d, s, x)
+        if settings.up == 1:
+            dx, ds = _kernel("conv3x3_gradient")(inner, weight.transpose(0, 1), True, d, s, x)
+        else:
+            dx, ds = _kernel("conv3x3_down")(inner, weight.transpose(0, 1), False, False, d, s, x)
     if needs_weight:
         dweight = _weight_gradient(x * s[:, :, None, None], inner * d[:, :, None, None], weight, settings.up)
     dnoise = du.sum_to_size(noise.shape if noise.ndim == 4 else (1, 1, *noise.shape)) if needs_noise else None

@@ -198,10 +198,12 @@ Lattice phase_of(const Lattice& z, int y, int x) {
           (z.width - x + 1) / 2, z.channels};
 }
 
-std::tuple<at::Tensor, at::Tensor> conv3x3_down(const at::Tensor& z_any, const at::Tensor& w, bool flip,
+// `padded`: z lies behind a row and a column of zeros.
+std::tuple<at::Tensor, at::Tensor> conv3x3_down(const at::Tensor& z_any, const at::Tensor& w, bool flip, bool padded,
                                                 const Maybe& scale_any, const Maybe& factor, const Maybe& like) {
   const at::Tensor z = pixels_of(z_any), scale = given(scale_any, {z.size(0), z.size(1)}, 1.0f, z, "scale");
-  TORCH_CHECK(z.size(2) % 2 == 1 && z.size(3) % 2 == 1 && z.size(2) > 1 && z.size(3) > 1, "z has to be of odd size");
+  TORCH_CHECK(z.size(2) % 2 != padded && z.size(3) % 2 != padded && z.size(2) > 1 && z.size(3) > 1,
+              "z has to be of odd size, padding included");
   const Filters all = filters(w, flip, z);
   const PhaseWeights weights(all, false, z);
   at::Tensor y = image_like(z, all.outputs, z.size(2) / 2, z.size(3) / 2);
@@ -221,8 +223,10 @@ std::tuple<at::Tensor, at::Tensor> conv3x3_down(const at::Tensor& z_any, const a
         }
         if (is_last) part(at, i, c, value);
       };
-      convolve_block<Y, X>(phase_of(from, odd_y, odd_x), 0, 0, affine(scale, {}), u.const_data_ptr<float>(),
-                           Packed(all), squares, first, last, all.outputs, block, emit);
+      constexpr int even_y = 1 - odd_y, even_x = 1 - odd_x;
+      const Lattice phase = padded ? phase_of(from, even_y, even_x) : phase_of(from, odd_y, odd_x);
+      convolve_block<Y, X>(phase, padded ? -even_y : 0, padded ? -even_x : 0, affine(scale, {}),
+                           u.const_data_ptr<float>(), Packed(all), squares, first, last, all.outputs, block, emit);
     };
     run(TwoTaps{}, TwoTaps{}, weights.even_even, true, false);
     run(TwoTaps{}, OneTap{}, weights.even_odd, false, false);
@@ -245,7 +249,7 @@ TORCH_LIBRARY_FRAGMENT(eg3d_cpu, module) {
       " -> (Tensor, Tensor)", &eg3d::conv3x3_gradient);
   module.def("conv3x3_up(Tensor x, Tensor w, bool flip, Tensor? scale) -> Tensor", &eg3d::conv3x3_up);
   module.def(
-      "conv3x3_down(Tensor z, Tensor w, bool flip, Tensor? scale, Tensor? factor, Tensor? like)"
+      "conv3x3_down(Tensor z, Tensor w, bool flip, bool padded, Tensor? scale, Tensor? factor, Tensor? like)"
       " -> (Tensor, Tensor)", &eg3d::conv3x3_down);
   module.def(
       "filter_image(Tensor x, float[] taps, int pad, int[2] size, Tensor? factor, Tensor? noise, Tensor? bias, "

@@ -105,6 +105,10 @@ EG3D_LIBRARY(TORCH_EXTENSION_NAME, module) {
   module.def(  // pairs are (x, y)
       "upfirdn2d(Tensor x, Tensor f, int[2] up, int[2] down, int[2] pad, int[2] size, bool flip, float gain)"
       " -> Tensor", &eg3d::upfirdn2d);
+#ifndef EG3D_CUDA
+  module.def("interleave(Tensor planes, int width) -> Tensor", &eg3d::interleave);
+  module.def("separate(Tensor planes, int channels) -> Tensor", &eg3d::separate);
+#endif
   module.def(  // -> features, depth, total, limits
       "render(Tensor planes, Tensor origins, Tensor directions, Tensor coarse, Tensor fine, Tensor w1, Tensor b1,"
       " Tensor w2, Tensor b2, int[6] axes, float scale, bool fine_is_depth, bool with_features,"

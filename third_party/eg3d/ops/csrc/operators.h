@@ -9,6 +9,10 @@
 
 namespace eg3d {
 
+// Planes (B, 3, C, H, W) to (B, 3, H, W, width), filled up by zeros, and back to `channels`; on a CPU.
+at::Tensor interleave(const at::Tensor& planes, int64_t width);
+at::Tensor separate(const at::Tensor& planes, int64_t channels);
+
 // `by_lanes` runs the GPU's program on a CPU, for tests; a GPU runs no other.
 // features, depth, total, limits (see eg3d/rendering/marching.py, Marched).
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(

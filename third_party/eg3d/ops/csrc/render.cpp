@@ -88,6 +88,27 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
 
 }  // namespace
 
+#ifndef EG3D_CUDA
+at::Tensor interleave(const at::Tensor& planes, int64_t width) {
+  TORCH_CHECK(planes.dim() == 5 && planes.size(2) <= width, "planes has to be (B, 3, C, H, W), C at most ", width);
+  check(planes, planes.sizes(), "planes");
+  const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(3) * planes.size(4);
+  at::Tensor out = at::empty({planes.size(0), planes.size(1), planes.size(3), planes.size(4), width}, planes.options());
+  interleave_cpu(planes.const_data_ptr<float>(), out.mutable_data_ptr<float>(), images, planes.size(2), pixels, width);
+  return out;
+}
+
+at::Tensor separate(const at::Tensor& planes, int64_t channels) {
+  TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C at least ", channels);
+  check(planes, planes.sizes(), "planes");
+  const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(2) * planes.size(3);
+  at::Tensor out = at::empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)}, planes.options());
+  const float* from = planes.const_data_ptr<float>();
+  separate_cpu(from, out.mutable_data_ptr<float>(), images, channels, pixels, planes.size(4));
+  return out;
+}
+#endif
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,

@@ -32,6 +32,10 @@ struct Render {
   float *depth, *total, *limits;  // (batch, rays), twice; (batch, rays, 2): the first and the last depth
 };
 
+// Planes (images, channels, pixels) to (images, pixels, width), filled up by zeros; and back, without what was filled.
+void interleave_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width);
+void separate_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width);
+
 void render_cpu(const Render& args);
 void render_backward_cpu(const Render& args, const RenderGradients& gradients);
 

@@ -17,7 +17,10 @@
 namespace eg3d {
 namespace {
 
-constexpr int TILE = 8;                   // rays are taken in squares of this side, whose samples share texels
+// Rays are taken in tiles, column by column, since rays above each other share the texels of the planes x and z span.
+constexpr int64_t TILE_WIDTH = 4, TILE_HEIGHT = 8;
+constexpr int BLOCK = 24;                 // rows that go through all steps before the next, in the nearest cache
+constexpr int AHEAD = 3;                  // rows between asking for memory and using it
 constexpr int64_t MAX_PARTITIONS = 16;    // each adds to gradients of its own, up to the size of an item's planes
 constexpr float NEGLIGIBLE = 1e-8f;       // samples of a smaller share of their ray are not given colours
 
@@ -119,11 +122,13 @@ struct Ray {
     for (int axis = 0; axis < 3; ++axis)
       for (int k = begin; k < end; ++k) points[axis * stride + k] = (o[axis] + depths[k] * d[axis]) * r.scale;
     for (int plane = 0; plane < 3; ++plane) locate(plane, begin, end);
-    for (int k = begin; k < end; ++k) gather(k);
-    const int count = end - begin;
-    multiply<false>({x + begin * net.channels, net.channels, 1, net.in_t, net.hidden, h + begin * net.hidden, net.hidden,
-              count, net.hidden, r.channels, net.in_b});
-    for (int k = begin; k < end; ++k) activate(k);
+    for (int k = begin; k < end; k += BLOCK) {
+      const int stop = std::min(k + BLOCK, end);
+      for (int j = k; j < stop; ++j) gather(j);
+      multiply<false>({x + k * net.channels, net.channels, 1, net.in_t, net.hidden, h + k * net.hidden, net.hidden,
+                       stop - k, net.hidden, r.channels, net.in_b});
+      for (int j = k; j < stop; ++j) activate(j);
+    }
   }
 
   // Texels and weights of all rows on one plane.
@@ -131,41 +136,49 @@ struct Ray {
     const float *u = points + r.axes[2 * plane] * stride, *v = points + r.axes[2 * plane + 1] * stride;
     int* t = texels.data() + plane * 3 * stride;
     float* w = weights_of_texels + plane * 4 * stride;
+    const int start = plane * r.height * r.width, row = r.width * r.channels;
     for (int k = begin; k < end; k += LANES) {  // the last vector reaches into rows that come later, or into padding
       const auto a = neighbours<Lanes, Integers>(load(u + k), r.width), b = neighbours<Lanes, Integers>(load(v + k), r.height);
-      store(t + k, b.first * r.width + a.first), store(t + stride + k, a.step), store(t + 2 * stride + k, b.step * r.width);
-      store(w + k, a.low * b.low), store(w + stride + k, a.high * b.low);
-      store(w + 2 * stride + k, a.low * b.high), store(w + 3 * stride + k, a.high * b.high);
+      store(t + k, (b.first * r.width + a.first + start) * r.channels);
+      store(t + stride + k, a.step * r.channels);
+      store(t + 2 * stride + k, b.step * row);
+      const Lanes low = b.low * (1.0f / 3.0f), high = b.high * (1.0f / 3.0f);
+      store(w + k, a.low * low);
+      store(w + stride + k, a.high * low);
+      store(w + 2 * stride + k, a.low * high);
+      store(w + 3 * stride + k, a.high * high);
     }
   }
 
   // Offsets of the four texels of row k on a plane, in numbers from the planes' beginning.
-  void corners(int plane, int k, int64_t* offsets) const {
+  void corners(int plane, int k, int* offsets) const {
     const int* t = texels.data() + plane * 3 * stride + k;
-    offsets[0] = (int64_t(plane) * r.height * r.width + t[0]) * r.channels;
-    offsets[1] = offsets[0] + int64_t(t[stride]) * r.channels;
-    offsets[2] = offsets[0] + int64_t(t[2 * stride]) * r.channels;
-    offsets[3] = offsets[2] + int64_t(t[stride]) * r.channels;
+    const int first = t[0], step_x = t[stride], step_y = t[2 * stride];
+    offsets[0] = first, offsets[1] = first + step_x, offsets[2] = first + step_y, offsets[3] = first + step_x + step_y;
   }
+
+  // Weight of corner j over three: the mean of the planes.
+  float corner_weight(int plane, int j, int k) const { return weights_of_texels[(4 * plane + j) * stride + k]; }
 
   // Mean feature of row k over the planes.
   void gather(int k) {
-    const float* from[12];
-    float w[12];
-    for (int plane = 0; plane < 3; ++plane) {
-      int64_t offsets[4];
-      corners(plane, k, offsets);
-      for (int j = 0; j < 4; ++j) {
-        from[4 * plane + j] = planes + offsets[j];
-        w[4 * plane + j] = weights_of_texels[(4 * plane + j) * stride + k] * (1.0f / 3.0f);
-      }
-    }
+    int offsets[12];
+    for (int plane = 0; plane < 3; ++plane) corners(plane, k, offsets + 4 * plane);
+    const float* w = weights_of_texels + k;
     float* to = x + k * net.channels;
-    for (int c = 0; c < r.channels; c += LANES) {
-      Lanes sums = load(from[0] + c) * w[0];
-      for (int j = 1; j < 12; ++j) sums += load(from[j] + c) * w[j];
-      store(to + c, sums);
+    for (int c = 0; c < r.channels; c += 4 * LANES) {
+      const int width = r.channels - c >= 4 * LANES ? 4 : (r.channels - c) / LANES;
+      if (width == 4) gather_block<4>(offsets, w, c, to + c);
+      else
+        for (int v = 0; v < width; ++v) gather_block<1>(offsets, w, c + v * LANES, to + c + v * LANES);
     }
+  }
+
+  template <int VECTORS> void gather_block(const int* offsets, const float* w, int c, float* to) const {
+    Lanes sums[VECTORS] = {};
+    for (int j = 0; j < 12; ++j)
+      for (int v = 0; v < VECTORS; ++v) sums[v] += load(planes + offsets[j] + c + v * LANES) * w[j * stride];
+    for (int v = 0; v < VECTORS; ++v) store(to + v * LANES, sums[v]);
   }
 
   // Softplus of the hidden values of row k, and its density.
@@ -215,7 +228,7 @@ void composite(Ray& ray, float* features) {
   std::copy_n(sums, ray.r.colors, features);
 }
 
-// Ray number `n` of an item in squares of rays, if the rays of an item are a square image; else as they stand.
+// Ray number `n` of an item, tile by tile, if the rays of an item are a square image; else as they stand.
 class Order {
  public:
   explicit Order(int64_t rays) : order_(rays) {
@@ -225,10 +238,10 @@ class Order {
       for (; n < rays; ++n) order_[n] = n;
       return;
     }
-    for (int64_t y = 0; y < side; y += TILE)
-      for (int64_t x = 0; x < side; x += TILE)
-        for (int64_t i = y; i < std::min(y + TILE, side); ++i)
-          for (int64_t j = x; j < std::min(x + TILE, side); ++j) order_[n++] = i * side + j;
+    for (int64_t y = 0; y < side; y += TILE_HEIGHT)
+      for (int64_t x = 0; x < side; x += TILE_WIDTH)
+        for (int64_t j = x; j < std::min(x + TILE_WIDTH, side); ++j)
+          for (int64_t i = y; i < std::min(y + TILE_HEIGHT, side); ++i) order_[n++] = i * side + j;
   }
   int64_t operator[](int64_t n) const { return order_[n]; }
 
@@ -243,7 +256,39 @@ template <typename Work> void by_partition(int64_t total, int64_t partitions, co
   });
 }
 
+constexpr int64_t PIXELS = 16;  // a cache line of an image's row
+
+// Calls work(image, first, last) for runs of up to PIXELS pixels of every image.
+template <typename Work> void by_line(int64_t images, int64_t pixels, const Work& work) {
+  const int64_t lines = (pixels + PIXELS - 1) / PIXELS;
+  at::parallel_for(0, images * lines, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t first = k % lines * PIXELS;
+      work(k / lines, first, std::min(first + PIXELS, pixels));
+    }
+  });
+}
+
 }  // namespace
+
+void interleave_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width) {
+  by_line(images, pixels, [&](int64_t image, int64_t first, int64_t last) {
+    const float* in = from + image * channels * pixels;
+    float* out = to + image * pixels * width;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t n = first; n < last; ++n) out[n * width + c] = in[c * pixels + n];
+    for (int64_t n = first; n < last; ++n) std::fill(out + n * width + channels, out + (n + 1) * width, 0.0f);
+  });
+}
+
+void separate_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width) {
+  by_line(images, pixels, [&](int64_t image, int64_t first, int64_t last) {
+    const float* in = from + image * pixels * width;
+    float* out = to + image * channels * pixels;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t n = first; n < last; ++n) out[c * pixels + n] = in[n * width + c];
+  });
+}
 
 void render_cpu(const Render& r) {
   const Decoder decoder(r);
@@ -293,7 +338,10 @@ struct Backward {
     if (!d_planes && !g.origins) return;
     multiply<false>({d_h, net.hidden, 1, net.in, net.channels, d_x, net.channels, ray.num, net.channels, r.hidden, net.zeros});
     if (d_planes)
-      for (int k = 0; k < ray.num; ++k) scatter(k, d_planes);
+      for (int k = 0; k < ray.num; ++k) {
+        if (k + AHEAD < ray.num) expect(k + AHEAD, d_planes);
+        scatter(k, d_planes);
+      }
     if (g.origins) points(i);
   }
 
@@ -373,13 +421,24 @@ struct Backward {
     take(color_b, net.colors);
   }
 
+  // Asks for the texels that row k will be added to, which seldom are in the nearest caches.
+  void expect(int k, const float* d_planes) const {
+    constexpr int LINE = 16;
+    for (int plane = 0; plane < 3; ++plane) {
+      int offsets[4];
+      ray.corners(plane, k, offsets);
+      for (int j = 0; j < 4; ++j)
+        for (int c = 0; c < r.channels; c += LINE) __builtin_prefetch(d_planes + offsets[j] + c, 1);
+    }
+  }
+
   void scatter(int k, float* d_planes) const {
     const float* d = d_x + k * net.channels;
     for (int plane = 0; plane < 3; ++plane) {
-      int64_t offsets[4];
+      int offsets[4];
       ray.corners(plane, k, offsets);
       for (int j = 0; j < 4; ++j) {
-        const float w = ray.weights_of_texels[(4 * plane + j) * ray.stride + k] * (1.0f / 3.0f);
+        const float w = ray.corner_weight(plane, j, k);
         if (w == 0.0f) continue;
         float* to = d_planes + offsets[j];
         for (int c = 0; c < r.channels; c += LANES) store(to + c, load(to + c) + load(d + c) * w);
@@ -408,7 +467,7 @@ struct Backward {
     const int along_x = r.axes[2 * plane], along_y = r.axes[2 * plane + 1];
     const auto a = neighbours<float, int>(ray.points[along_x * ray.stride + k], r.width);
     const auto b = neighbours<float, int>(ray.points[along_y * ray.stride + k], r.height);
-    int64_t offsets[4];
+    int offsets[4];
     ray.corners(plane, k, offsets);
     float dot[4];
     for (int j = 0; j < 4; ++j) {

@@ -1,0 +1,83 @@
+"""3x3 convolution between two scalings of the channels, the second with a leaky ReLU behind it, as one operator.
+
+Without gradients, float images on a CPU are convolved by minimal filtering, as in `eg3d.ops.modulated_layer`.
+"""
+
+import torch
+from eg3d.ops import build
+from torch import Tensor
+from torch.nn import functional as F
+
+LANES = 16  # channels that the kernels need a multiple of, on any CPU
+
+
+def conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    stride: int = 1,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    factor: Tensor | None = None,
+    bias: Tensor | None = None,
+    slope: Tensor | None = None,
+    gain: float = 1.0,
+    impl: str = "auto",
+) -> Tensor:
+    """y = gain prelu(factor conv(W, scale x + shift) + bias), padded by zeros to keep the size.
+
+    Args:
+        x: (B, I, H, W).
+        weight: (O, I, 3, 3), correlated.
+        stride: 1 or 2.
+        scale, shift: (I,), before the convolution; None for 1 and 0.
+        factor, bias: (O,), behind it; None for 1 and 0.
+        slope: (O,), of the leaky ReLU below zero; None for 1.
+        impl: see `eg3d.ops.build.resolve`.
+    Returns: (B, O, H / stride, W / stride), dtype of x; channels last where our kernels made it.
+    """
+    options = scale, shift, factor, bias, slope
+    if _kernel_fits(x, weight, stride, options) and build.resolve(impl, x.device) == "cpu":
+        return _by_kernel(x, weight, stride, *options, gain)
+    x = x if scale is None else x * _channels(scale)
+    x = x if shift is None else x + _channels(shift)
+    y = F.conv2d(x, weight, bias if factor is None else None, stride=stride, padding=1)
+    y = y if factor is None else y * _channels(factor)
+    y = y if factor is None or bias is None else y + _channels(bias)
+    y = y if slope is None else F.prelu(y, slope)
+    return y if gain == 1 else y * gain
+
+
+def _channels(t: Tensor) -> Tensor:
+    return t[:, None, None]
+
+
+def _kernel_fits(x: Tensor, weight: Tensor, stride: int, options: tuple[Tensor | None, ...]) -> bool:
+    given = [t for t in (x, weight, *options) if t is not None]
+    records = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    floats = all(t.dtype == torch.float32 for t in given)
+    shapes = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3)
+    channels = shapes and x.shape[1] % LANES == weight.shape[0] % LANES == 0
+    halves = stride == 1 or (options[1] is None and x.shape[2] % 2 == x.shape[3] % 2 == 0)
+    return floats and channels and halves and not records
+
+
+def _by_kernel(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    factor: Tensor | None,
+    bias: Tensor | None,
+    slope: Tensor | None,
+    gain: float,
+) -> Tensor:
+    scale, factor = (None if t is None else t.expand(x.shape[0], -1) for t in (scale, factor))
+    if stride == 1:
+        op = build.kernel("cpu", "conv3x3")
+        return op(x, weight, False, scale, shift, factor, None, bias, slope, gain, -1.0)
+    y, _ = build.kernel("cpu", "conv3x3_down")(x, weight, False, True, scale, factor, None)
+    y = y if bias is None else y.add_(_channels(bias))
+    y = y if slope is None else F.prelu(y, slope)
+    return y if gain == 1 else y.mul_(gain)
