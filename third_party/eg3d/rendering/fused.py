@@ -47,12 +47,32 @@ def march_rays(
         backend: "cpu" or "cuda", as `eg3d.ops.build.resolve` gives it.
     Returns: differentiable once in planes, decoder, origins and directions; a second time raises RuntimeError.
     """
-    missing = -planes.shape[2] % _WIDTH
-    planes = pad(planes.permute(0, 1, 3, 4, 2), (0, missing))
     w1, b1, w2, b2 = decoder.weights()
     rays = (ray_origins, ray_directions, depths.squeeze(3), fine)
-    numbers = [x.float().contiguous() for x in (*rays, pad(w1, (0, missing)), b1, w2, b2)]
-    return Marched(*_Render.apply(planes.contiguous(), *numbers, settings, backend))
+    numbers = [x.float().contiguous() for x in (*rays, pad(w1, (0, _filled(w1.shape[1]) - w1.shape[1])), b1, w2, b2)]
+    return Marched(*_Render.apply(planes, *numbers, settings, backend))
+
+
+def _filled(channels: int) -> int:
+    """Channels that the kernels see."""
+    return -(-channels // _WIDTH) * _WIDTH
+
+
+def _interleave(planes: Tensor, backend: str) -> Tensor:
+    """(B, 3, C, H, W) -> (B, 3, H, W, filled channels): what a point needs lies together."""
+    last, width = planes.permute(0, 1, 3, 4, 2), _filled(planes.shape[2])
+    if width == planes.shape[2] and last.is_contiguous():
+        return last
+    if backend == "cpu":
+        return build.kernel(backend, "interleave")(planes.contiguous(), width)
+    return pad(last, (0, width - planes.shape[2])).contiguous()
+
+
+def _separate(planes: Tensor, channels: int, backend: str) -> Tensor:
+    """(B, 3, H, W, filled channels) -> (B, 3, C, H, W)."""
+    if backend == "cpu":
+        return build.kernel(backend, "separate")(planes, channels)
+    return planes[..., :channels].permute(0, 1, 4, 2, 3)
 
 
 def _arguments(settings: Settings) -> tuple[list[int], float, bool]:
@@ -61,15 +81,16 @@ def _arguments(settings: Settings) -> tuple[list[int], float, bool]:
 
 
 class _Render(torch.autograd.Function):
-    """Planes (B, 3, H, W, C), origins, directions, coarse, fine, w1, b1, w2, b2 -> the members of `Marched`."""
+    """Planes (B, 3, C, H, W), origins, directions, coarse, fine, w1, b1, w2, b2 -> the members of `Marched`."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        *tensors, settings, backend = arguments
-        ctx.save_for_backward(*tensors)
+        planes, *numbers, settings, backend = arguments
+        ctx.save_for_backward(planes, *numbers)
         ctx.settings, ctx.backend = settings, backend
         ctx.set_materialize_grads(False)
-        results = build.kernel(backend, "render")(*tensors, *_arguments(settings), settings.with_features)
+        render = build.kernel(backend, "render")
+        results = render(_interleave(planes, backend), *numbers, *_arguments(settings), settings.with_features)
         ctx.mark_non_differentiable(results[3])
         return results
 
@@ -87,17 +108,20 @@ class _Gradient(torch.autograd.Function):
     def forward(
         ctx: Any, settings: Settings, backend: str, needs: tuple[bool, ...], *tensors: Any
     ) -> tuple[Tensor | None, ...]:
-        d_features, d_depth, d_total, *inputs = tensors
-        coarse = inputs[3]
+        d_features, d_depth, d_total, planes, *numbers = tensors
+        coarse = numbers[2]
         d_depth, d_total = (
             coarse.new_zeros(*coarse.shape[:2], 1) if d is None else d.contiguous() for d in (d_depth, d_total)
         )
         d_features = d_features.contiguous() if d_features is not None and settings.with_features else None
         of = needs[0], any(needs[1:3]), any(needs[5:])
         backward = build.kernel(backend, "render_backward")
-        found = backward(*inputs, *_arguments(settings), d_features, d_depth, d_total, *of)
+        inputs = (_interleave(planes, backend), *numbers)
+        d_planes, *found = backward(*inputs, *_arguments(settings), d_features, d_depth, d_total, *of)
+        if of[0]:
+            d_planes = _separate(d_planes, planes.shape[2], backend).to(planes.dtype)
         wanted = (needs[0], *needs[1:3], *needs[5:])
-        return tuple(g if want else None for g, want in zip(found, wanted, strict=True))
+        return tuple(g if want else None for g, want in zip((d_planes, *found), wanted, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> None:

@@ -1,5 +1,5 @@
-// Numbers side by side. `Lanes` is one register of a CPU; `Wide` is two, for long chains of operations, so that one half
-// is worked on while the other waits. On a GPU each is a single float, and the same functions serve.
+// Numbers side by side. `Lanes` is one register of a CPU; `Wide` is two, for long chains of operations, so that one
+// half is worked on while the other waits. On a GPU each is a single float, and the same functions serve.
 #pragma once
 
 #include <cmath>

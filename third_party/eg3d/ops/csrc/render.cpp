@@ -39,6 +39,8 @@ void run_backward(const Render& r, const RenderGradients& g, const at::Tensor&, 
 }
 #endif
 
+constexpr bool ON_GPU = DEVICE == c10::DeviceType::CUDA;
+
 // Tensors of a render; `fine` are uniforms, or depths where `fine_is_depth`. All contiguous float32.
 struct Inputs {
   const at::Tensor &planes, &origins, &directions, &coarse, &fine, &w1, &b1, &w2, &b2;
@@ -61,7 +63,8 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   const int64_t hidden = in.w1.size(0), outputs = in.w2.size(0);
   TORCH_CHECK(channels % 32 == 0, "planes has ", channels, " channels, expected a multiple of 32");
   TORCH_CHECK(!one_vector || (channels == 32 && outputs <= 33), "expected 32 channels and at most 32 colours");
-  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", DEVICE == c10::DeviceType::CUDA);
+  TORCH_CHECK(in.planes.numel() / batch < (int64_t(1) << 31), "planes are too large: ", in.planes.sizes());
+  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", ON_GPU);
   check(in.origins, {batch, rays, 3}, "origins");
   check(in.directions, {batch, rays, 3}, "directions");
   check(in.coarse, {batch, rays, in.coarse.size(2)}, "coarse");
@@ -99,10 +102,11 @@ at::Tensor interleave(const at::Tensor& planes, int64_t width) {
 }
 
 at::Tensor separate(const at::Tensor& planes, int64_t channels) {
-  TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C at least ", channels);
+  TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C >= ", channels);
   check(planes, planes.sizes(), "planes");
   const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(2) * planes.size(3);
-  at::Tensor out = at::empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)}, planes.options());
+  at::Tensor out =
+      at::empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)}, planes.options());
   const float* from = planes.const_data_ptr<float>();
   separate_cpu(from, out.mutable_data_ptr<float>(), images, channels, pixels, planes.size(4));
   return out;
@@ -113,7 +117,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
     at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features, bool by_lanes) {
-  Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth, by_lanes || DEVICE == c10::DeviceType::CUDA);
+  const Inputs inputs{planes, origins, directions, coarse, fine, w1, b1, w2, b2};
+  Render r = describe(inputs, axes, scale, fine_is_depth, by_lanes || ON_GPU);
   const auto options = coarse.options();
   at::Tensor features = at::empty({r.batch, r.rays, with_features ? r.colors : 0}, options);
   at::Tensor depth = at::empty({r.batch, r.rays, 1}, options), total = at::empty({r.batch, r.rays, 1}, options);
@@ -131,7 +136,8 @@ std::vector<at::Tensor> render_backward(
     at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
     const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder,
     bool by_lanes) {
-  const Render r = describe({planes, origins, directions, coarse, fine, w1, b1, w2, b2}, axes, scale, fine_is_depth, by_lanes || DEVICE == c10::DeviceType::CUDA);
+  const Inputs inputs{planes, origins, directions, coarse, fine, w1, b1, w2, b2};
+  const Render r = describe(inputs, axes, scale, fine_is_depth, by_lanes || ON_GPU);
   check(d_depth, {r.batch, r.rays, 1}, "d_depth");
   check(d_total, {r.batch, r.rays, 1}, "d_total");
   if (d_features) check(*d_features, {r.batch, r.rays, r.colors}, "d_features");

@@ -80,8 +80,9 @@ struct Ray {
   Ray(const Render& render, const Decoder& decoder)
       : r(render), net(decoder), planes(nullptr), num(r.num_coarse + r.num_fine),
         stride(int(padded(num + WIDE))), x(int64_t(num) * net.channels),
-        h(int64_t(num) * net.hidden), out(int64_t(num) * net.colors), depths(stride), densities(stride), points(3 * stride),
-        weights_of_texels(12 * stride), sorted_depths(stride), sorted_densities(stride), passed(stride), transmittance(stride),
+        h(int64_t(num) * net.hidden), out(int64_t(num) * net.colors), depths(stride), densities(stride),
+        points(3 * stride), weights_of_texels(12 * stride), sorted_depths(stride), sorted_densities(stride),
+        passed(stride), transmittance(stride),
         weights(stride), shares(stride), cdf(stride), texels(9 * stride), order(num), room(num), rows(num) {}
 
   Intervals intervals() const { return {passed, transmittance, weights}; }
@@ -138,7 +139,8 @@ struct Ray {
     float* w = weights_of_texels + plane * 4 * stride;
     const int start = plane * r.height * r.width, row = r.width * r.channels;
     for (int k = begin; k < end; k += LANES) {  // the last vector reaches into rows that come later, or into padding
-      const auto a = neighbours<Lanes, Integers>(load(u + k), r.width), b = neighbours<Lanes, Integers>(load(v + k), r.height);
+      const auto a = neighbours<Lanes, Integers>(load(u + k), r.width);
+      const auto b = neighbours<Lanes, Integers>(load(v + k), r.height);
       store(t + k, (b.first * r.width + a.first + start) * r.channels);
       store(t + stride + k, a.step * r.channels);
       store(t + 2 * stride + k, b.step * row);
@@ -195,7 +197,8 @@ struct Ray {
 
   // Colours before the sigmoid of the rows in `rows`, into consecutive rows of `out`; x is room.
   void decode(int count) {
-    multiply<false>({h, net.hidden, 1, net.color_t, net.colors, out, net.colors, count, net.colors, r.hidden, net.color_b});
+    multiply<false>({h, net.hidden, 1, net.color_t, net.colors, out, net.colors, count, net.colors, r.hidden,
+                     net.color_b});
   }
 
   // Rows whose share counts, moved together: their number. Their order in `rows`; h is rearranged.
@@ -336,7 +339,8 @@ struct Backward {
     hidden();
     if (g.w1) weights(), collect();
     if (!d_planes && !g.origins) return;
-    multiply<false>({d_h, net.hidden, 1, net.in, net.channels, d_x, net.channels, ray.num, net.channels, r.hidden, net.zeros});
+    multiply<false>({d_h, net.hidden, 1, net.in, net.channels, d_x, net.channels, ray.num, net.channels, r.hidden,
+                     net.zeros});
     if (d_planes)
       for (int k = 0; k < ray.num; ++k) {
         if (k + AHEAD < ray.num) expect(k + AHEAD, d_planes);
@@ -376,9 +380,11 @@ struct Backward {
   // Gradients of the hidden values before the softplus, whose slope is 1 - exp(-value).
   void hidden() {
     for (int k = 0; k < ray.num; ++k)
-      for (int j = 0; j < net.hidden; j += LANES) store(d_h + k * net.hidden + j, d_densities[k] * load(net.density + j));
+      for (int j = 0; j < net.hidden; j += LANES)
+        store(d_h + k * net.hidden + j, d_densities[k] * load(net.density + j));
     if (g.features)
-      multiply<true>({d_out, net.colors, 1, net.color, net.hidden, d_h, net.hidden, ray.num, net.hidden, r.colors, nullptr});
+      multiply<true>({d_out, net.colors, 1, net.color, net.hidden, d_h, net.hidden, ray.num, net.hidden, r.colors,
+                      nullptr});
     if (g.w1) output_weights();
     for (int64_t j = 0; j < int64_t(ray.num) * net.hidden; j += WIDE)
       store(d_h + j, load<Wide>(d_h + j) * (1.0f - exponential(-load<Wide>(ray.h + j))));
@@ -389,13 +395,15 @@ struct Backward {
     multiply<false>({d_densities, 1, 1, ray.h, net.hidden, density, net.hidden, 1, net.hidden, ray.num, net.zeros});
     for (int k = 0; k < ray.num; ++k) density_b += d_densities[k];
     if (!g.features) return;
-    multiply<false>({d_out, 1, net.colors, ray.h, net.hidden, color, net.hidden, r.colors, net.hidden, ray.num, net.zeros});
+    multiply<false>({d_out, 1, net.colors, ray.h, net.hidden, color, net.hidden, r.colors, net.hidden, ray.num,
+                     net.zeros});
     add_rows(d_out, net.colors, color_b);
   }
 
   // Gradients of the first layer.
   void weights() {
-    multiply<false>({d_h, 1, net.hidden, ray.x, net.channels, w1, net.channels, r.hidden, net.channels, ray.num, net.zeros});
+    multiply<false>({d_h, 1, net.hidden, ray.x, net.channels, w1, net.channels, r.hidden, net.channels, ray.num,
+                     net.zeros});
     add_rows(d_h, net.hidden, b1);
   }
 
@@ -476,8 +484,10 @@ struct Backward {
         sums += load(d_x + k * net.channels + c) * load(ray.planes + offsets[j] + c);
       dot[j] = sum(sums) * (1.0f / 3.0f);
     }
-    d_point[along_x] += (a.low_slope * dot[0] + a.high_slope * dot[1]) * b.low + (a.low_slope * dot[2] + a.high_slope * dot[3]) * b.high;
-    d_point[along_y] += (a.low * dot[0] + a.high * dot[1]) * b.low_slope + (a.low * dot[2] + a.high * dot[3]) * b.high_slope;
+    d_point[along_x] += (a.low_slope * dot[0] + a.high_slope * dot[1]) * b.low +
+        (a.low_slope * dot[2] + a.high_slope * dot[3]) * b.high;
+    d_point[along_y] += (a.low * dot[0] + a.high * dot[1]) * b.low_slope +
+        (a.low * dot[2] + a.high * dot[3]) * b.high_slope;
   }
 
   // Adds the sums to the results.

@@ -1,5 +1,5 @@
-// The renderer on a GPU: a warp takes a ray (ray_by_lanes.h), a block keeps the decoder in its shared memory and goes on
-// to further rays. Gradients of planes and decoder are added atomically: their last bits vary from run to run.
+// The renderer on a GPU: a warp takes a ray (ray_by_lanes.h), a block keeps the decoder in its shared memory and goes
+// on to further rays. Gradients of planes and decoder are added atomically: their last bits vary from run to run.
 #include <c10/core/ScalarType.h>
 #include <c10/cuda/CUDAException.h>
 
