@@ -57,9 +57,9 @@ def march_rays(
     for group in zip(*(x.split(items) for x in (planes, ray_origins, ray_directions, depths, fine)), strict=True):
         portions = list(zip(*(x.split(rays, dim=1) for x in group[1:]), strict=True))
         if recompute and torch.is_grad_enabled():
-            done = [checkpoint(_march, group[0], decoder, *p, settings, use_reentrant=False) for p in portions]
+            done = [checkpoint(_march, group[0], decoder, *p, settings=settings, use_reentrant=False) for p in portions]
         else:
-            done = [_march(group[0], decoder, *portion, settings) for portion in portions]
+            done = [_march(group[0], decoder, *portion, settings=settings) for portion in portions]
         found.append([torch.cat(x, dim=1) for x in zip(*done, strict=True)])
     return Marched(*(torch.cat(x) for x in zip(*found, strict=True)))
 
@@ -71,6 +71,7 @@ def _march(
     ray_directions: Tensor,
     depths: Tensor,
     fine: Tensor,
+    *,
     settings: Settings,
 ) -> Marched:
     """`march_rays` in one piece."""
