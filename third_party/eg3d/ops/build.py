@@ -38,6 +38,8 @@ FILES = {
         "upfirdn2d_cpu.cpp",
         "render.cpp",
         "render_cpu.cpp",
+        "render_backward_cpu.cpp",
+        "layout_cpu.cpp",
         "render_lanes_cpu.cpp",
         "conv3x3_cpu.cpp",
         "layer_cpu.cpp",

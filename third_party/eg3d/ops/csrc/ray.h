@@ -8,6 +8,9 @@
 
 namespace eg3d {
 
+constexpr float NEGLIGIBLE = 1e-8f;  // samples of a smaller share of their ray are not given colours
+constexpr float WIDEN = 0.001f;      // colours reach slightly beyond [0, 1] (decoder.py)
+
 // One axis of a plane of `size` texels: the two neighbours of a point (clamped to the plane), their weights (0 for a
 // neighbour outside of the plane) and the weights' derivatives in the point's coordinate u, [-1, 1] inside the plane.
 // Float and Int are float and int, or vectors of them.

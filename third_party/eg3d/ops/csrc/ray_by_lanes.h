@@ -102,9 +102,6 @@ struct Scratch {
   }
 };
 
-constexpr float SLIGHT = 1e-8f;   // samples of a smaller share of their ray are not given colours
-constexpr float BEYOND = 0.001f;  // colours reach slightly beyond [0, 1] (decoder.py)
-
 // The texels around a point on one plane: offsets from the planes' beginning, bilinear weights over three (the mean of
 // the planes), and neighbours for the weights' slopes.
 struct Footprint {
@@ -271,10 +268,10 @@ template <typename T> class RayByLanes {
   EG3D_DEVICE void composite(int lane) {
     float x[MOST], out[MOST], sums[MOST] = {};
     for (int k = lane; k < num; k += WARP) {
-      if (fabsf(s.shares[k]) <= SLIGHT) continue;
+      if (fabsf(s.shares[k]) <= NEGLIGIBLE) continue;
       gather(k, x);
       colors(x, out);
-      for (int d = 0; d < MOST; ++d) sums[d] += s.shares[k] * (sigmoid(out[d]) * (1.0f + 2.0f * BEYOND) - BEYOND);
+      for (int d = 0; d < MOST; ++d) sums[d] += s.shares[k] * (sigmoid(out[d]) * (1.0f + 2.0f * WIDEN) - WIDEN);
     }
     for (int d = 0; d < MOST; ++d) s.parts[lane * PITCH + d] = sums[d];
   }
@@ -284,7 +281,7 @@ template <typename T> class RayByLanes {
     gather(row, x);
     colors(x, out);
     for (int d = 0; d < r.colors; ++d)
-      sum += g.features[i * r.colors + d] * (sigmoid(out[d]) * (1.0f + 2.0f * BEYOND) - BEYOND);
+      sum += g.features[i * r.colors + d] * (sigmoid(out[d]) * (1.0f + 2.0f * WIDEN) - WIDEN);
     return sum;
   }
 
@@ -330,7 +327,7 @@ template <typename T> class RayByLanes {
     float out[MOST];
     colors(x, out);
     for (int d = 0; d < MOST; ++d) {
-      const float slope = sigmoid(out[d]) * (1.0f - sigmoid(out[d])) * (1.0f + 2.0f * BEYOND);
+      const float slope = sigmoid(out[d]) * (1.0f - sigmoid(out[d])) * (1.0f + 2.0f * WIDEN);
       d_out[d] = d < r.colors ? g.features[i * r.colors + d] * s.shares[row] * slope : 0.0f;
     }
   }
