@@ -42,6 +42,7 @@ FILES = {
         "layout_cpu.cpp",
         "render_lanes_cpu.cpp",
         "conv3x3_cpu.cpp",
+        "conv3x3_weights_cpu.cpp",
         "layer_cpu.cpp",
     ),
     "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu", "render.cpp", "render_cuda.cu"),

@@ -197,8 +197,12 @@ def _gradients(
             dx, ds = _kernel("conv3x3_gradient")(inner, weight.transpose(0, 1), True, d, s, x)
         else:
             dx, ds = _kernel("conv3x3_down")(inner, weight.transpose(0, 1), False, False, d, s, x)
-    if needs_weight:
-        dweight = _weight_gradient(x * s[:, :, None, None], inner * d[:, :, None, None], weight, settings.up)
+    if needs_weight and settings.up == 1:
+        dweight = _kernel("conv3x3_weights")(x, inner, s, d)
+    elif needs_weight:
+        flat = weight.transpose(0, 1)
+        scaled, dz = x * s[:, :, None, None], inner * d[:, :, None, None]
+        dweight = conv2d_weight(dz, flat.shape, scaled, stride=2).transpose(0, 1)
     dnoise = du.sum_to_size(noise.shape if noise.ndim == 4 else (1, 1, *noise.shape)) if needs_noise else None
     return [
         dx if needs_x else None,
@@ -208,13 +212,6 @@ def _gradients(
         None if dnoise is None else dnoise.reshape(noise.shape),
         sums.sum(dim=0) if needs_bias else None,
     ]
-
-
-def _weight_gradient(x: Tensor, dz: Tensor, weight: Tensor, up: int) -> Tensor:
-    if up == 1:
-        return conv2d_weight(x, weight.shape, dz, padding=1)
-    flat = weight.transpose(0, 1)
-    return conv2d_weight(dz, flat.shape, x, stride=2).transpose(0, 1)
 
 
 def _kernel(name: str) -> Any:

@@ -251,6 +251,7 @@ TORCH_LIBRARY_FRAGMENT(eg3d_cpu, module) {
   module.def(
       "conv3x3_down(Tensor z, Tensor w, bool flip, bool padded, Tensor? scale, Tensor? factor, Tensor? like)"
       " -> (Tensor, Tensor)", &eg3d::conv3x3_down);
+  module.def("conv3x3_weights(Tensor x, Tensor dy, Tensor? scale, Tensor? factor) -> Tensor", &eg3d::conv3x3_weights);
   module.def(
       "filter_image(Tensor x, float[] taps, int pad, int[2] size, Tensor? factor, Tensor? noise, Tensor? bias, "
       "Tensor? slope, float gain, float clamp) -> Tensor", &eg3d::filter_image);

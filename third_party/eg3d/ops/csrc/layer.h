@@ -17,4 +17,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> epilogue_gradient(
     const at::Tensor& dy, const at::Tensor& y, const std::optional<at::Tensor>& noise,
     const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& slope, double gain, double clamp);
 
+// Gradient (O, I, 3, 3) of the weight of conv3x3: of sum(dy factor conv(weight, scale x)).
+at::Tensor conv3x3_weights(const at::Tensor& x, const at::Tensor& dy, const std::optional<at::Tensor>& scale,
+                           const std::optional<at::Tensor>& factor);
+
 }  // namespace eg3d

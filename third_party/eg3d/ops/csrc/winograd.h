@@ -83,6 +83,23 @@ struct ThreeTaps {
     y[2] = 0.5f * near + 2.0f * far;
     y[3] = 0.5f * near_odd + 2.0f * far_odd + m[5];
   }
+  // The adjoints of `outputs` and `weights`.
+  static EG3D_INLINE void outputs_adjoint(const Lanes* y, Lanes* m) {
+    const Lanes near = y[0] + 0.5f * y[2], near_odd = c * (y[1] + 0.5f * y[3]);
+    const Lanes far = y[0] + 2.0f * y[2], far_odd = b * (y[1] + 2.0f * y[3]);
+    m[0] = y[0];
+    m[1] = near + near_odd;
+    m[2] = near - near_odd;
+    m[3] = far + far_odd;
+    m[4] = far - far_odd;
+    m[5] = y[3];
+  }
+  static EG3D_INLINE void weights_adjoint(const Lanes* u, Lanes* g) {
+    const Lanes near = u[1] + u[2], far = u[3] + u[4];
+    g[0] = u[0] - near * (2.0f / 3) + far * (1.0f / 6);
+    g[1] = (u[2] - u[1]) * (c * 2 / 3) + (u[3] - u[4]) * (b / 6);
+    g[2] = (far - near) * (1.0f / 3) + u[5];
+  }
 };
 
 // Keeps the compiler from moving the first half of a transform over two axes into the second: there are not enough
