@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 from eg3d.ops import modulated_layer, setup_filter
+from eg3d.ops.modulated_layer import scaled_layer
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler")
@@ -86,6 +87,16 @@ def test_second_derivatives_equal_those_of_the_definition(case: tuple[int, ...])
         first = torch.autograd.grad(y, given, fed, create_graph=True)
         product = sum((g * randn(*g.shape, seed=7).to(dtype)).sum() for g in first)
         found.append(torch.autograd.grad(product, [fed, *given[:3]]))
+    assert max(error(value, true) for value, true in zip(*found, strict=True)) < ERROR
+
+
+def test_without_modulation_it_is_a_scaled_convolution() -> None:
+    x, weight, _, bias, _ = inputs(*CASES[1], "none")
+    found = []
+    for dtype, impl in ((torch.float32, "cpu"), (torch.float64, "ref")):
+        given = [t.to(dtype, copy=True).requires_grad_() for t in (x, weight, bias)]
+        y = scaled_layer(*given, 0.1, gain=0.7, impl=impl)
+        found.append([y, *torch.autograd.grad(y.square().sum(), given)])
     assert max(error(value, true) for value, true in zip(*found, strict=True)) < ERROR
 
 

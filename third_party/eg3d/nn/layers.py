@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from eg3d.ops import bias_act, conv2d_resample, modulated_conv2d, modulated_layer, setup_filter
 from eg3d.ops.bias_act import ACTIVATIONS
+from eg3d.ops.modulated_layer import scaled_layer
 from torch import Tensor, nn
 
 NOISE_MODES = ("const", "random", "none")
@@ -105,9 +106,12 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """(B, in, H, W) -> (B, out, H up / down, W up / down); `gain` scales the result and its limit."""
         _, in_channels, kernel_size, _ = self.weight.shape
+        scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        if self.activation == "lrelu" and self.up == self.down == 1 and self.bias is not None:
+            return scaled_layer(x, self.weight, self.bias, scale, gain=gain, clamp=self.conv_clamp, impl=self.impl)
         y = conv2d_resample(
             x,
-            (self.weight / math.sqrt(in_channels * kernel_size**2)).to(x.dtype),
+            (self.weight * scale).to(x.dtype),
             self.resample_filter,
             up=self.up,
             down=self.down,

@@ -56,6 +56,28 @@ def modulated_layer(
     return _Layer.apply(x, weight, styles, demodulation(weight, styles), noise, bias, settings)
 
 
+def scaled_layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: float,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """y = clamp(gain sqrt(2) lrelu(conv(x; scale W) + b)): the layer without modulation, correlating, at one size.
+
+    Arguments and result as in `modulated_layer`.
+    """
+    limit = None if clamp is None else clamp * gain
+    styles = x.new_ones(x.shape[:2])
+    if build.resolve(impl, x.device) == "cpu" and _kernel_fits(x, weight, styles, None, up=1):
+        settings = _Settings(None, (), gain * math.sqrt(2), -1.0 if limit is None else limit)
+        return _Layer.apply(x, weight, styles, x.new_full((len(x), len(weight)), scale), None, bias, settings)
+    y = conv2d_resample(x, (weight * scale).to(x.dtype), padding=weight.shape[2] // 2, impl=impl)
+    return bias_act(y, bias, act="lrelu", alpha=SLOPE, gain=gain * math.sqrt(2), clamp=limit, impl=impl)
+
+
 def _reference(
     x: Tensor,
     weight: Tensor,
