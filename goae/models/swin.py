@@ -9,8 +9,10 @@ mean and deviation.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2 import SwinTransformerV2, WindowAttention
 from torch import Tensor, nn
+
+from goae.models.window_attention import FusedWindowAttention
 
 NUM_STAGES = 4
 
@@ -88,6 +90,9 @@ class SwinPyramid(nn.Module):
             drop_path_rate=config.drop_path,
             pretrained_window_sizes=tuple(config.pretrained_window_sizes),
         )
+        for module in swin.modules():
+            if isinstance(module, WindowAttention):
+                module.__class__ = FusedWindowAttention  # the same parameters, another way through them
         self.patch_embed, self.layers, self.norm = swin.patch_embed, swin.layers, swin.norm
 
     def forward(self, image: Tensor) -> Pyramid:
