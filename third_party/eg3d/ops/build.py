@@ -48,8 +48,16 @@ FILES = {
     "cuda": ("library.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu", "render.cpp", "render_cuda.cu"),
 }
 CXX_FLAGS = {
-    "cpu": ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
-    "cuda": ["-O2", "-DEG3D_CUDA"],
+    "cpu": [
+        "-DEG3D_NAME=eg3d_cpu",
+        "-O3",
+        "-march=native",
+        "-fopenmp",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wno-psabi",
+    ],
+    "cuda": ["-DEG3D_NAME=eg3d_cuda", "-O2", "-DEG3D_CUDA"],
 }
 LINK_FLAGS = {"cpu": ["-fopenmp"], "cuda": []}
 NVCC_FLAGS = ["-O3"]
@@ -96,9 +104,7 @@ def failure(backend: str) -> str:
 
 @functools.cache
 def _warn_once(backend: str, message: str) -> None:
-    needed = (
-        f"a CUDA {torch.version.cuda} toolkit with nvcc" if backend == "cuda" else "a C++ compiler (g++ or clang++)"
-    )
+    needed = {"cpu": "a C++ compiler", "cuda": f"a CUDA {torch.version.cuda} toolkit with nvcc"}[backend]
     warnings.warn(
         f"eg3d runs its plain PyTorch operators on {backend}, which are slower, since its kernels cannot be built. "
         f"Install {needed}, or silence this with impl='ref'. {message}",
@@ -116,7 +122,7 @@ def _build(backend: str) -> str:
     try:
         folder = _folder(backend)
         folder.mkdir(parents=True, exist_ok=True)
-        library, finished = folder / f"eg3d_{backend}.so", folder / "finished"
+        library, finished = folder / f"{folder.name}.so", folder / "finished"
         with FileLock(folder / "building"):
             if finished.exists():
                 torch.ops.load_library(str(library))
@@ -140,7 +146,7 @@ def _compile(backend: str, folder: Path, home: Path | None) -> None:
             if home is not None:  # PyTorch takes the folder above nvcc for it, which a wrapper script misleads
                 cpp_extension.CUDA_HOME = str(home)
             cpp_extension.load(
-                f"eg3d_{backend}",
+                folder.name,  # PyTorch would rename what a process builds twice under one name
                 [str(SOURCES / file) for file in FILES[backend]],
                 extra_cflags=CXX_FLAGS[backend],
                 extra_cuda_cflags=NVCC_FLAGS,
@@ -222,7 +228,7 @@ def compile_cuda_objects(folder: Path, capabilities: tuple[int, ...] = (80, 90))
     home = cuda_home()
     if home is None:
         raise FileNotFoundError("nvcc was not found on PATH, in $CUDA_HOME or in /usr/local/cuda")
-    common = ["-std=c++20", "-c", "-DTORCH_EXTENSION_NAME=eg3d_cuda", f"-I{home / 'include'}"]
+    common = ["-std=c++20", "-c", f"-I{home / 'include'}"]
     common += [f"-I{path}" for path in include_paths()]
     targets = [flag for sm in capabilities for flag in ("-gencode", f"arch=compute_{sm},code=sm_{sm}")]
     compilers = {

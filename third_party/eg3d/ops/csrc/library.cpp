@@ -1,5 +1,5 @@
 // The operators as PyTorch sees them: checks, memory, and the call of the kernel. Compiled once for the CPU and once,
-// with EG3D_CUDA, for the GPU; TORCH_EXTENSION_NAME (eg3d_cpu, eg3d_cuda) names the library.
+// with EG3D_CUDA, for the GPU; EG3D_NAME (eg3d_cpu, eg3d_cuda) names the library.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -98,7 +98,7 @@ at::Tensor upfirdn2d(const at::Tensor& x_any, const at::Tensor& f_any, at::IntAr
 }  // namespace eg3d
 
 #define EG3D_LIBRARY(name, module) TORCH_LIBRARY(name, module)
-EG3D_LIBRARY(TORCH_EXTENSION_NAME, module) {
+EG3D_LIBRARY(EG3D_NAME, module) {
   module.def(
       "bias_act(Tensor x, Tensor? b, Tensor? t, int dim, int act, int order, float alpha, float gain, float clamp)"
       " -> Tensor", &eg3d::bias_act);

@@ -63,7 +63,7 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   const int64_t hidden = in.w1.size(0), outputs = in.w2.size(0);
   TORCH_CHECK(channels % 32 == 0, "planes has ", channels, " channels, expected a multiple of 32");
   TORCH_CHECK(!one_vector || (channels == 32 && outputs <= 33), "expected 32 channels and at most 32 colours");
-  TORCH_CHECK(in.planes.numel() / batch < (int64_t(1) << 31), "planes are too large: ", in.planes.sizes());
+  TORCH_CHECK(in.planes.numel() <= batch * INT32_MAX, "planes are too large: ", in.planes.sizes());
   check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", ON_GPU);
   check(in.origins, {batch, rays, 3}, "origins");
   check(in.directions, {batch, rays, 3}, "directions");
