@@ -38,4 +38,4 @@ class FusedWindowAttention(WindowAttention):
         logits = module.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads)
         table = LARGEST_BIAS * torch.sigmoid(logits)
         tokens = self.window_size[0] * self.window_size[1]
-        return table[self.relative_position_index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
+        return table[module.relative_position_index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
