@@ -175,7 +175,7 @@ def _environment() -> Iterator[None]:
 def _folder(backend: str) -> Path:
     """Where a backend is built: named by everything its binary depends on."""
     parts: list[Any] = [torch.__version__, platform.machine(), platform.python_version()]
-    parts += [CXX_FLAGS[backend], LINK_FLAGS[backend], NVCC_FLAGS, os.environ.get("CXX", "")]
+    parts += [FILES[backend], CXX_FLAGS[backend], LINK_FLAGS[backend], NVCC_FLAGS, os.environ.get("CXX", "")]
     if backend == "cpu":
         parts.append(_instruction_set())
     if backend == "cuda":
