@@ -309,7 +309,8 @@ class TriPlaneGenerator(nn.Module):
         self, c: Tensor, resolution: int, uniforms: Uniforms | torch.Generator | None, device: torch.device
     ) -> tuple[Tensor, Tensor, Uniforms]:
         """Origins and directions of the rays of cameras c, and where the samples lie on them."""
-        origins, directions = rays(*split_label(c), resolution)
+        with torch.autocast(device.type, enabled=False):  # directions of three digits would blur the picture
+            origins, directions = rays(*split_label(c), resolution)
         if not isinstance(uniforms, Uniforms):
             uniforms = self._uniforms(c.shape[0], resolution**2, uniforms, device)
         return origins, directions, uniforms

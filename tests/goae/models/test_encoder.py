@@ -117,7 +117,8 @@ def test_gradient_norms_match_released_numbers() -> None:
     norms = published.encoder_from_official({n: torch.tensor(v) for n, v in case.config["grad_norms"].items()})
     assert set(names) == set(norms)
     for name, gradient in zip(names, gradients, strict=True):
-        assert gradient.norm().item() == pytest.approx(norms[name].item(), rel=1e-4, abs=1e-9), name
+        # One leaky ReLU on the other side of zero moves a norm by 2e-4; which are so close depends on CPU and threads.
+        assert gradient.norm().item() == pytest.approx(norms[name].item(), rel=5e-4, abs=1e-9), name
 
 
 def test_stage_schedule_matches_released_numbers() -> None:

@@ -59,7 +59,7 @@ def _kernel_fits(x: Tensor, weight: Tensor, stride: int, options: tuple[Tensor |
     shapes = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3)
     channels = shapes and x.shape[1] % LANES == weight.shape[0] % LANES == 0
     halves = stride == 1 or (options[1] is None and x.shape[2] % 2 == x.shape[3] % 2 == 0)
-    return floats and channels and halves and not records
+    return floats and channels and halves and not records and not torch.is_autocast_enabled(x.device.type)
 
 
 def _by_kernel(

@@ -106,6 +106,8 @@ def _kernel_fits(x: Tensor, weight: Tensor, styles: Tensor, noise: Tensor | None
     if x.ndim != 4 or weight.ndim != 4 or styles.shape != x.shape[:2] or weight.shape[1:] != (x.shape[1], 3, 3):
         return False
     size = (x.shape[2] * up, x.shape[3] * up)
+    if torch.is_autocast_enabled(x.device.type):
+        return False
     known_noise = noise is None or noise.shape in (size, (x.shape[0], 1, *size))
     channels = weight.shape[0] % LANES == weight.shape[1] % LANES == 0
     return known_noise and channels and up in (1, 2) and x.dtype == weight.dtype == torch.float32

@@ -21,7 +21,7 @@ _WIDTH = 32  # channels are filled up to whole vectors; on CUDA a single one, of
 
 def serves(planes: Tensor, decoder: object) -> bool:
     """Whether there is a kernel for planes (B, 3, C, H, W) of this type and device, and for this decoder."""
-    if not isinstance(decoder, Decoder) or planes.dtype not in DTYPES.get(planes.device.type, ()):
+    if type(decoder) is not Decoder or planes.dtype not in DTYPES.get(planes.device.type, ()):
         return False
     return planes.device.type == "cpu" or max(planes.shape[2], decoder.out_channels) <= _WIDTH
 
@@ -46,8 +46,11 @@ def march_rays(
         fine: (B, M, S2) uniforms of importance samples, or their depths.
         backend: "cpu" or "cuda", as `eg3d.ops.build.resolve` gives it.
     Returns: differentiable once in planes, decoder, origins and directions; a second time raises RuntimeError.
+    Raises: ValueError if planes and decoder have different channels.
     """
     w1, b1, w2, b2 = decoder.weights()
+    if w1.shape[1] != planes.shape[2]:
+        raise ValueError(f"planes have {planes.shape[2]} channels, but the decoder takes {w1.shape[1]}")
     rays = (ray_origins, ray_directions, depths.squeeze(3), fine)
     numbers = [x.float().contiguous() for x in (*rays, pad(w1, (0, _filled(w1.shape[1]) - w1.shape[1])), b1, w2, b2)]
     return Marched(*_Render.apply(planes, *numbers, settings, backend))

@@ -146,7 +146,8 @@ class Renderer(nn.Module):
         self._check(ray_origins, uniforms)
         settings = Settings(self.config.plane_axes, self.config.box_warp, with_features=with_features)
         depths = self._coarse_depths(ray_origins, ray_directions, uniforms.coarse)
-        fine = uniforms.fine.reshape(*depths.shape[:2], -1)
+        num_fine = self.config.depth_resolution_importance
+        fine = uniforms.fine.reshape(*depths.shape[:2], -1) if num_fine else depths.new_empty(*depths.shape[:2], 0)
         backend = self._backend(planes, decoder)
         if isinstance(decoder, Decoder) and backend != "ref":
             return fused.march_rays(

@@ -92,12 +92,13 @@ EG3D_HD Wide operator-(Wide x) { return {-x.low, -x.high}; }
 EG3D_HD Wide& operator+=(Wide& x, Wide y) { return x = x + y; }
 EG3D_HD float sum(Wide x) { return sum(x.low + x.high); }
 
-// One instruction on x86, which compilers do not find in the general form.
+// One instruction on x86, which compilers do not find in the general form; of two operands it returns the second if
+// either is NaN, which has to stay NaN.
 EG3D_HD Lanes at_least(Lanes x, float limit) {
 #if defined(__AVX512F__)
-  return _mm512_max_ps(x, Lanes{} + limit);
+  return _mm512_max_ps(Lanes{} + limit, x);
 #elif defined(__AVX__)
-  return _mm256_max_ps(x, Lanes{} + limit);
+  return _mm256_max_ps(Lanes{} + limit, x);
 #else
   return x < limit ? Lanes{} + limit : x;
 #endif

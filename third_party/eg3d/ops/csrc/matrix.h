@@ -48,9 +48,9 @@ template <int COLUMNS, bool ADD> inline void product_panel(const Product& p, int
 }
 
 template <bool ADD> inline void multiply(const Product& p) {
-  constexpr int WIDE = LANES == 16 ? 4 : 2;
+  constexpr int PANEL = LANES == 16 ? 4 : 2;
   int column = 0;
-  for (; column + WIDE * LANES <= p.columns; column += WIDE * LANES) product_panel<WIDE, ADD>(p, column);
+  for (; column + PANEL * LANES <= p.columns; column += PANEL * LANES) product_panel<PANEL, ADD>(p, column);
   for (; column < p.columns; column += LANES) product_panel<1, ADD>(p, column);
 }
 

@@ -280,8 +280,10 @@ template <typename T> class RayByLanes {
     float x[MOST], out[MOST], sum = 0.0f;
     gather(row, x);
     colors(x, out);
-    for (int d = 0; d < r.colors; ++d)
-      sum += g.features[i * r.colors + d] * (sigmoid(out[d]) * (1.0f + 2.0f * WIDEN) - WIDEN);
+    for (int d = 0; d < MOST; ++d) {
+      const float up = d < r.colors ? g.features[i * r.colors + d] : 0.0f;
+      sum += up * (sigmoid(out[d]) * (1.0f + 2.0f * WIDEN) - WIDEN);
+    }
     return sum;
   }
 

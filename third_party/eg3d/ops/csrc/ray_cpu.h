@@ -75,7 +75,7 @@ struct Ray {
 
   Ray(const Render& render, const Decoder& decoder)
       : r(render), net(decoder), planes(nullptr), num(r.num_coarse + r.num_fine),
-        stride(int(padded(num + WIDE))), x(int64_t(num) * net.channels),
+        stride(int(padded(num + WIDE))), x(std::max<int64_t>(int64_t(num) * net.channels, net.colors)),
         h(int64_t(num) * net.hidden), out(int64_t(num) * net.colors), depths(stride), densities(stride),
         points(3 * stride), weights_of_texels(12 * stride), sorted_depths(stride), sorted_densities(stride),
         passed(stride), transmittance(stride),
@@ -191,7 +191,7 @@ struct Ray {
     densities[k] = sum(sums) + net.density_b;
   }
 
-  // Colours before the sigmoid of the rows in `rows`, into consecutive rows of `out`; x is room.
+  // Colours before the sigmoid of the rows in `rows`, into consecutive rows of `out`.
   void decode(int count) {
     multiply<false>({h, net.hidden, 1, net.color_t, net.colors, out, net.colors, count, net.colors, r.hidden,
                      net.color_b});

@@ -2,11 +2,13 @@
 #include "render.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "operators.h"
 
 #ifdef EG3D_CUDA
+#include <ATen/Context.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -18,13 +20,21 @@ namespace {
 #ifdef EG3D_CUDA
 constexpr auto DEVICE = c10::DeviceType::CUDA;
 
+// The kernels read four channels at once.
+void check_alignment(const at::Tensor& planes) {
+  TORCH_CHECK(reinterpret_cast<uintptr_t>(planes.const_data_ptr()) % 16 == 0, "planes begin at an odd address");
+}
+
 void run(const Render& r, const at::Tensor& planes, bool) {
+  check_alignment(planes);
   const c10::cuda::CUDAGuard guard(planes.device());
   render_cuda(r, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 void run_backward(const Render& r, const RenderGradients& g, const at::Tensor& planes, bool) {
+  at::globalContext().alertNotDeterministic("eg3d render_backward");
+  check_alignment(planes);
   const c10::cuda::CUDAGuard guard(planes.device());
   render_backward_cuda(r, g, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -46,10 +56,12 @@ struct Inputs {
   const at::Tensor &planes, &origins, &directions, &coarse, &fine, &w1, &b1, &w2, &b2;
 };
 
-void check(const at::Tensor& x, at::IntArrayRef sizes, const char* name, bool any_float = false) {
+void check(const at::Tensor& x, const at::Tensor& like, at::IntArrayRef sizes, const char* name,
+           bool any_float = false) {
   const auto dtype = x.scalar_type();
   const bool half = dtype == c10::ScalarType::Half || dtype == c10::ScalarType::BFloat16;
-  TORCH_CHECK(x.device().type() == DEVICE && (dtype == c10::ScalarType::Float || (any_float && half)), name, " is ",
+  const bool here = x.device().type() == DEVICE && x.device() == like.device();
+  TORCH_CHECK(here && (dtype == c10::ScalarType::Float || (any_float && half)), name, " is ",
               dtype, " on ", x.device());
   TORCH_CHECK(x.is_contiguous(), name, " is not contiguous");
   TORCH_CHECK(x.sizes() == sizes, name, " has shape ", x.sizes(), ", expected ", sizes);
@@ -64,15 +76,16 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   TORCH_CHECK(channels % 32 == 0, "planes has ", channels, " channels, expected a multiple of 32");
   TORCH_CHECK(!one_vector || (channels == 32 && outputs <= 33), "expected 32 channels and at most 32 colours");
   TORCH_CHECK(in.planes.numel() <= batch * INT32_MAX, "planes are too large: ", in.planes.sizes());
-  check(in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", ON_GPU);
-  check(in.origins, {batch, rays, 3}, "origins");
-  check(in.directions, {batch, rays, 3}, "directions");
-  check(in.coarse, {batch, rays, in.coarse.size(2)}, "coarse");
-  check(in.fine, {batch, rays, in.fine.size(2)}, "fine");
-  check(in.w1, {hidden, channels}, "w1");
-  check(in.b1, {hidden}, "b1");
-  check(in.w2, {outputs, hidden}, "w2");
-  check(in.b2, {outputs}, "b2");
+  check(in.planes, in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", ON_GPU);
+  check(in.origins, in.planes, {batch, rays, 3}, "origins");
+  check(in.directions, in.planes, {batch, rays, 3}, "directions");
+  check(in.coarse, in.planes, {batch, rays, in.coarse.size(2)}, "coarse");
+  check(in.fine, in.planes, {batch, rays, in.fine.size(2)}, "fine");
+  check(in.w1, in.planes, {hidden, channels}, "w1");
+  check(in.b1, in.planes, {hidden}, "b1");
+  check(in.w2, in.planes, {outputs, hidden}, "w2");
+  check(in.b2, in.planes, {outputs}, "b2");
+  TORCH_CHECK(channels > 0 && hidden > 0 && outputs > 1, "planes and decoder need channels, units and colours");
   TORCH_CHECK(in.fine.size(2) == 0 || fine_is_depth || in.coarse.size(2) > 3, "fine samples need 4 coarse ones");
   Render r{};
   r.planes = in.planes.const_data_ptr();
@@ -94,7 +107,7 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
 #ifndef EG3D_CUDA
 at::Tensor interleave(const at::Tensor& planes, int64_t width) {
   TORCH_CHECK(planes.dim() == 5 && planes.size(2) <= width, "planes has to be (B, 3, C, H, W), C at most ", width);
-  check(planes, planes.sizes(), "planes");
+  check(planes, planes, planes.sizes(), "planes");
   const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(3) * planes.size(4);
   at::Tensor out = at::empty({planes.size(0), planes.size(1), planes.size(3), planes.size(4), width}, planes.options());
   interleave_cpu(planes.const_data_ptr<float>(), out.mutable_data_ptr<float>(), images, planes.size(2), pixels, width);
@@ -103,7 +116,7 @@ at::Tensor interleave(const at::Tensor& planes, int64_t width) {
 
 at::Tensor separate(const at::Tensor& planes, int64_t channels) {
   TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C >= ", channels);
-  check(planes, planes.sizes(), "planes");
+  check(planes, planes, planes.sizes(), "planes");
   const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(2) * planes.size(3);
   at::Tensor out =
       at::empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)}, planes.options());
@@ -138,9 +151,9 @@ std::vector<at::Tensor> render_backward(
     bool by_lanes) {
   const Inputs inputs{planes, origins, directions, coarse, fine, w1, b1, w2, b2};
   const Render r = describe(inputs, axes, scale, fine_is_depth, by_lanes || ON_GPU);
-  check(d_depth, {r.batch, r.rays, 1}, "d_depth");
-  check(d_total, {r.batch, r.rays, 1}, "d_total");
-  if (d_features) check(*d_features, {r.batch, r.rays, r.colors}, "d_features");
+  check(d_depth, planes, {r.batch, r.rays, 1}, "d_depth");
+  check(d_total, planes, {r.batch, r.rays, 1}, "d_total");
+  if (d_features) check(*d_features, planes, {r.batch, r.rays, r.colors}, "d_features");
   std::vector<at::Tensor> made;
   RenderGradients g{};
   const auto make = [&](const at::Tensor& like, bool wanted) -> float* {
@@ -149,8 +162,8 @@ std::vector<at::Tensor> render_backward(
   };
   g.features = d_features ? d_features->const_data_ptr<float>() : nullptr;
   g.depth = d_depth.const_data_ptr<float>(), g.total = d_total.const_data_ptr<float>();
-  const at::Tensor in_float = of_planes ? at::empty(planes.sizes(), coarse.options()) : coarse;
-  g.planes = make(in_float, of_planes);
+  made.push_back(at::zeros(of_planes ? planes.sizes() : at::IntArrayRef({0}), coarse.options()));
+  g.planes = of_planes ? made.back().mutable_data_ptr<float>() : nullptr;
   g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
   g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);
   g.w2 = make(w2, of_decoder), g.b2 = make(b2, of_decoder);

@@ -8,7 +8,7 @@ namespace {
 void composite(Ray& ray, float* features) {
   const int count = ray.keep_visible(), colors = ray.net.colors;
   ray.decode(count);
-  float* sums = ray.x;  // its features have been used
+  float* sums = ray.x;  // room for a row of colours; its features have been used
   for (int d = 0; d < colors; d += WIDE) {
     Wide parts[4] = {};  // four sums lose less to rounding than one, and do not wait for each other
     for (int k = 0; k < count; ++k) {

@@ -79,6 +79,7 @@ void launch(void (*kernel)(Arguments...), const Render& r, const Shared& sizes, 
   const int bytes = int(sizes.bytes(warps));
   C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const int64_t blocks = std::min<int64_t>((r.batch * r.rays + warps - 1) / warps, int64_t(processors) * 16);
+  if (blocks == 0) return;
   kernel<<<int(blocks), warps * WARP, bytes, stream>>>(arguments...);
 }
 

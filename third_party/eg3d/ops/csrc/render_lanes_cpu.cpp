@@ -1,4 +1,5 @@
-// The GPU's program on a CPU, a warp being a loop: slow, and there for tests of what a GPU runs.
+// The GPU's program on a CPU, a warp being a loop: slow, and there for tests of what a GPU runs. The last lane goes
+// first, so that a lane that relies on lower ones within a phase is found out.
 #include <vector>
 
 #include "ray_by_lanes.h"
@@ -8,7 +9,7 @@ namespace {
 
 struct Loop {
   template <typename Phase> void operator()(const Phase& phase) const {
-    for (int lane = 0; lane < WARP; ++lane) phase(lane);
+    for (int lane = WARP - 1; lane >= 0; --lane) phase(lane);
   }
 };
 
