@@ -89,7 +89,7 @@ class TrainConfig:
     num_devices: int = 1  # processes of one self-launched run; torchrun sets its own
     precision: str = "32-true"  # 32-true | bf16-mixed
     training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
-    renderer_checkpointing: bool = False  # evaluate samples again in the backward pass: for GPUs with little memory
+    renderer_checkpointing: bool = False  # plain renderer: find samples again in the backward pass, as the fused does
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
