@@ -9,10 +9,7 @@ mean and deviation.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from timm.models.swin_transformer_v2 import SwinTransformerV2, WindowAttention
 from torch import Tensor, nn
-
-from goae.models.window_attention import FusedWindowAttention
 
 NUM_STAGES = 4
 
@@ -78,6 +75,11 @@ class SwinPyramid(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         self.config = config
+        # imported here: timm takes seconds to import, and a configuration is checked without it
+        from timm.models.swin_transformer_v2 import SwinTransformerV2, WindowAttention
+
+        from goae.models.window_attention import FusedWindowAttention
+
         swin = SwinTransformerV2(
             img_size=config.image_resolution,
             patch_size=config.patch_size,

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae.training import checkpoint
@@ -18,6 +17,9 @@ from goae.training.buffers import BufferMean
 from goae.training.ema import WeightAverage
 from goae.training.phases import Batch, Draw, Phase, Stage
 from goae.training.tracking import Tracker
+
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Fetch = Callable[[int, int], Batch]
@@ -66,7 +68,7 @@ def fit(
     cfg: FitConfig,
     run_dir: Path,
     *,
-    fabric: Fabric,
+    fabric: "Fabric",
     seed: int,
     preview: Batch,
     evaluate: Evaluate | None = None,
@@ -130,7 +132,7 @@ def fit(
 
 
 def update(
-    phase: Phase, batches: list[Batch], slots: list[int], step: int, cfg: FitConfig, seed: int, fabric: Fabric
+    phase: Phase, batches: list[Batch], slots: list[int], step: int, cfg: FitConfig, seed: int, fabric: "Fabric"
 ) -> dict[str, Tensor]:
     """One optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them."""
     parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -195,7 +197,7 @@ def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:
             )
 
 
-def sum_over_ranks(tensors: Iterable[Tensor], fabric: Fabric) -> None:
+def sum_over_ranks(tensors: Iterable[Tensor], fabric: "Fabric") -> None:
     """Replace each tensor by its sum over all processes, in one message."""
     tensors = list(tensors)
     if fabric.world_size == 1 or not tensors:
@@ -209,7 +211,7 @@ def sum_over_ranks(tensors: Iterable[Tensor], fabric: Fabric) -> None:
 
 
 def gather_state(
-    stage: Stage, average: WeightAverage | None, slots: list[int], step: int, best: float, fabric: Fabric
+    stage: Stage, average: WeightAverage | None, slots: list[int], step: int, best: float, fabric: "Fabric"
 ) -> dict[str, Any]:
     """Everything that must survive a restart; each slot's memory comes from the process that works on it."""
     slot_state = {slot: value for slot, value in stage.slot_state().items() if slot in slots}
@@ -227,7 +229,7 @@ def gather_state(
     }
 
 
-def restore(stage: Stage, average: WeightAverage | None, path: Path | None, fabric: Fabric) -> tuple[int, float]:
+def restore(stage: Stage, average: WeightAverage | None, path: Path | None, fabric: "Fabric") -> tuple[int, float]:
     """Load `path` into the stage; returns (step, best metric so far), (0, inf) without a checkpoint."""
     if path is None:
         return 0, float("inf")
@@ -247,12 +249,12 @@ def optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
     return list({id(phase.optimizer): phase.optimizer for phase in stage.phases}.values())
 
 
-def move(batch: Batch, fabric: Fabric) -> Batch:
+def move(batch: Batch, fabric: "Fabric") -> Batch:
     """The batch on this process's device."""
     return {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
 
 
-def on_rank_zero(fabric: Fabric, action: Callable[[], object]) -> None:
+def on_rank_zero(fabric: "Fabric", action: Callable[[], object]) -> None:
     """Do `action` on the first process; the others wait for it."""
     if fabric.is_global_zero:
         action()

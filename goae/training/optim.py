@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -35,6 +34,8 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     default = (0.95, 0.999) if config.name == "ranger" else (0.9, 0.999)
     betas = (config.betas[0], config.betas[1]) if config.betas else default
     if config.name == "ranger":
+        import pytorch_optimizer  # takes a second, and a configuration is checked without it
+
         return pytorch_optimizer.Ranger(
             parameters,
             lr=config.lr,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wandb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -40,6 +39,8 @@ class Tracker:
         self.began, self.first_step = time.monotonic(), 0
         self.run = None
         if active and config.wandb != "disabled":
+            import wandb  # takes a second, and only those who want it wait
+
             self.run = wandb.init(
                 project=config.wandb_project,
                 name=run_dir.name,
@@ -95,6 +96,8 @@ class Tracker:
         path = self.run_dir / "images" / f"{self.stage}-{step:09d}.png"
         save_grid(images, path, columns=self.columns)
         if self.run is not None:
+            import wandb
+
             self.run.log({f"{self.stage}/preview": wandb.Image(str(path)), f"{self.stage}/step": step})
 
     def advance(self, step: int) -> None:

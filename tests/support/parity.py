@@ -97,38 +97,44 @@ class Case:
         """An output that is stored whole."""
         return torch.from_numpy(self.data[f"out/{name}"])
 
-    def check(self, name: str, value: Tensor, tolerance: float) -> None:
-        """Assert that every stored number of output `name` agrees within `tolerance` of its largest absolute value."""
+    def check(self, name: str, value: Tensor, tolerance: float, *, flips: float = 0.0) -> None:
+        """Assert that the stored numbers of output `name` agree within `tolerance` of its largest absolute value.
+
+        Args:
+            flips: share of the numbers that may differ by more, since a threshold upstream can fall either way.
+        """
         value = value.detach()
         if f"out/{name}" in self.data:
             expected = self.output(name)
             assert tuple(value.shape) == tuple(expected.shape), (
                 f"{name}: {tuple(value.shape)} != {tuple(expected.shape)}"
             )
-            _close(name, value, expected, tolerance)
+            _close(name, value, expected, tolerance, flips=flips)
             return
         assert list(value.shape) == list(self.data[f"out/{name}@shape"]), f"{name}: shape {tuple(value.shape)}"
         mean, std, norm, low, high = self.data[f"out/{name}@stats"].tolist()
         largest = max(abs(low), abs(high))
         picked = value.flatten()[torch.from_numpy(self.data[f"out/{name}@idx"]).long()]
-        _close(name, picked, torch.from_numpy(self.data[f"out/{name}@val"]), tolerance, largest)
+        _close(name, picked, torch.from_numpy(self.data[f"out/{name}@val"]), tolerance, largest, flips)
         v = value.double()
         got = [v.mean(), v.std(unbiased=False), v.norm() / max(norm, 1e-30) * largest, v.min(), v.max()]
-        _close(
-            f"{name}@stats",
-            torch.stack(got),
-            torch.tensor([mean, std, largest, low, high]),
-            max(tolerance, 1e-4),
-            largest,
-        )
+        stats = [mean, std, largest, low, high]
+        kept = 3 if flips else 5  # an extreme may be one of the numbers that flip
+        _close(f"{name}@stats", torch.stack(got[:kept]), torch.tensor(stats[:kept]), max(tolerance, 1e-4), largest)
         if f"out/{name}@pool32" in self.data:
             pooled = torch.nn.functional.adaptive_avg_pool2d(value, 32)
-            _close(f"{name}@pool32", pooled, torch.from_numpy(self.data[f"out/{name}@pool32"]), tolerance, largest)
+            expected = torch.from_numpy(self.data[f"out/{name}@pool32"])
+            _close(f"{name}@pool32", pooled, expected, tolerance, largest, flips)
 
 
-def _close(name: str, value: Tensor, expected: Tensor, tolerance: float, largest: float | None = None) -> None:
+def _close(
+    name: str, value: Tensor, expected: Tensor, tolerance: float, largest: float | None = None, flips: float = 0.0
+) -> None:
     scale = float(expected.abs().max()) if largest is None else largest
-    worst = float((value.double() - expected.double()).abs().max()) if value.numel() else 0.0
-    assert worst <= tolerance * max(scale, 1e-12), (
-        f"{name}: off by {worst:.3g}, largest value {scale:.3g}, tolerance {tolerance}"
+    off = (value.double() - expected.double()).abs()
+    far = ~(off <= tolerance * max(scale, 1e-12))  # not-a-number is far
+    share = float(far.double().mean()) if value.numel() else 0.0
+    assert share <= flips, (
+        f"{name}: off by {float(off.max()):.3g}, largest value {scale:.3g}, tolerance {tolerance}; "
+        f"a share of {share:.3g} is farther off, {flips} may be"
     )

@@ -156,14 +156,19 @@ def test_cuda_home_comes_from_the_nvcc_on_path(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_compiler
 def test_processes_that_start_together_build_once(tmp_path: Path) -> None:
-    """Both get a library that works; one of them compiled it."""
+    """Both load the library; one of them compiled it, slowly enough for the other to meet it there."""
+    source, calls = tmp_path / "sources" / "small.cpp", tmp_path / "calls"
+    source.parent.mkdir()
+    source.write_text("int small() { return 1; }\n")
+    slow = executable(tmp_path / "slow", f'case "$*" in *small.cpp*) echo >> {calls}; sleep 3;; esac; exec c++ "$@"')
     code = (
-        "import torch; from eg3d.ops import bias_act, build; "
-        "print(bias_act(torch.tensor([[-1.0, 2.0]]), gain=2, impl='cpu').tolist())"
+        "import sys, pathlib; from eg3d.ops import build; "
+        "build.SOURCES, build.FILES = pathlib.Path(sys.argv[1]), {'cpu': ('small.cpp',)}; "
+        "print(repr(build.failure('cpu')))"
     )
-    env = os.environ | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    assert [process.communicate(timeout=300)[0].strip() for process in started] == ["[[-2.0, 4.0]]"] * 2
+    command = [sys.executable, "-c", code, str(source.parent)]
+    env = os.environ | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "cache"), "CXX": str(slow)}
+    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=300)[0].strip() for process in started] == ["''"] * 2
+    assert calls.read_text() == "\n"
     assert len(list(tmp_path.rglob("finished"))) == len(list(tmp_path.rglob("*.so"))) == 1

