@@ -11,6 +11,7 @@ from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
 from goae.loading import load_inverter
+from goae.training import checkpoint
 from goae.training.loop import FitConfig
 
 
@@ -35,6 +36,17 @@ def open_batches(images: PosedImages, data: DataConfig, fit: FitConfig, seed: in
 def stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Samples to a batch of their tensors."""
     return {name: torch.stack([s[name] for s in samples]) for name, v in samples[0].items() if isinstance(v, Tensor)}
+
+
+def unfinished(config: RunConfig, fits: dict[str, FitConfig]) -> list[str]:
+    """Of the stages asked for, those that have not been trained to their number of steps."""
+
+    def finished(name: str, steps: int) -> bool:
+        newest = checkpoint.newest(config.run_dir / "checkpoints" / name)
+        reached = newest is not None and checkpoint.step_of(newest) >= steps
+        return reached and (config.run_dir / f"{name}.safetensors").exists()
+
+    return [name for name, fit in fits.items() if config.stage in ("all", name) and not finished(name, fit.steps)]
 
 
 def trained(config: TrainConfig, name: str) -> Path:

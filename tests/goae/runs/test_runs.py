@@ -45,6 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str
         "perception.lpips=none",
         "warm_start.lpips=0",
         "run=prior",
+        "stage=warm_start",
         f"paths.runs={folder}",
         f"data.train={tiny_data}",
         f"data.validation={tiny_data}",
