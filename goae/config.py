@@ -26,7 +26,10 @@ PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
 # What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
-FREE = ("stage", "device", "num_devices", "renderer_checkpointing", "logging", "validation.batch_size", "data.workers")
+FREE = (
+    *("stage", "device", "num_devices", "renderer_checkpointing", "logging", "data.workers"),
+    *("validation.batch_size", "distribution.batch_size"),
+)
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 C = TypeVar("C")
 
@@ -197,6 +200,28 @@ class InvertConfig:
 
 
 @dataclass
+class PriorMetricsConfig:
+    """scripts/prior_metrics.py: images of a generator against those of a data set."""
+
+    weights: str = ""  # of a generator: .safetensors, or .pkl as published
+    images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = ""  # empty: beside the weights, <stem>-metrics.json
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("weights", "images") if not getattr(self, name)]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} must be given, for example "
+                f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
+            )
+        if self.device not in DEVICES:
+            raise ValueError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 
@@ -239,6 +264,7 @@ def register() -> None:
     store.store(name="prior_schema", node=PriorConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="invert_schema", node=InvertConfig)
+    store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
     store.store(name="bench_schema", node=BenchConfig)
 
 

@@ -93,11 +93,12 @@ def generated_features(
     seed: int,
     rank: int = 0,
     num_ranks: int = 1,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """Features (num, D) of generated images; rows that other processes have to find are 0, so that a sum joins them.
 
     Each image has its own z and a label drawn from `labels` (N, 25), which conditions and renders, as in EG3D's FID.
-    They depend on the seed alone; renders take midpoints and the stored noise.
+    They depend on the seed alone; renders take midpoints and the stored noise. `progress` hears the rows done.
     """
     generator.eval()
     device = generator.w_avg.device
@@ -110,6 +111,7 @@ def generated_features(
     for start in range(rank * batch_size, num, num_ranks * batch_size):
         rows = slice(start, start + batch_size)
         found[rows] = features(as_stored(generator(z[rows].to(device), c[rows].to(device))))
+        progress(min(start + batch_size, num))
     return found
 
 

@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from goae.config import RunConfig, TrainConfig
+from goae.config import PriorMetricsConfig, RunConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
@@ -63,7 +63,7 @@ def trained(config: TrainConfig, name: str) -> Path:
     return path
 
 
-def device_of(config: RunConfig) -> torch.device:
+def device_of(config: RunConfig | PriorMetricsConfig) -> torch.device:
     """The device of jobs that use one."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
