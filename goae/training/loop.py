@@ -193,7 +193,7 @@ def split_slots(cfg: FitConfig, rank: int, num_ranks: int) -> list[int]:
     if num_slots % num_ranks:
         raise ValueError(
             f"{num_slots} micro-batches (batch_size {cfg.batch_size} / micro_batch {cfg.micro}) cannot be shared "
-            f"equally by {num_ranks} processes; change stages.*.fit.batch_size or stages.*.fit.micro_batch"
+            f"equally by {num_ranks} processes; change the stage's fit.batch_size or fit.micro_batch"
         )
     return list(range(rank, num_slots, num_ranks))
 
@@ -211,8 +211,8 @@ def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:
         if not torch.isfinite(term):
             raise NonFiniteLossError(
                 f"The term '{name}' of phase '{phase}' is {float(term)} at step {step}. The checkpoints in the run "
-                f"folder are untouched: lower the learning rate (stages.*.optimizer.lr), clip gradients "
-                f"(stages.*.fit.clip_grad_norm=1) or use precision=32-true, and start the same command again."
+                f"folder are untouched: lower the stage's learning rate, clip gradients (fit.clip_grad_norm=1 of the "
+                f"stage) or use precision=32-true, and start the same command again."
             )
 
 
