@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 from eg3d import checkpoint
-from eg3d.generator import TriPlaneGenerator
+from eg3d.discriminator import DualDiscriminator
+from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from torch import Tensor, nn
 
-from goae.config import PerceptionConfig, RunConfig, TrainConfig
+from goae.config import PerceptionConfig, PriorConfig, RunConfig, TrainConfig
+from goae.evaluation.distribution import DistributionConfig, Features
 from goae.extractors.arcface import ArcFace
 from goae.extractors.face_resnet import FaceResNet
 from goae.extractors.facenet import FaceNet
+from goae.extractors.inception import Inception
 from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
 from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
@@ -22,6 +25,7 @@ from goae.models.discriminator import LatentDiscriminator
 from goae.models.encoder import Encoder
 from goae.models.goae import GOAE
 from goae.models.published import load_backbone
+from goae.training.adversarial import MINIBATCH_GROUP
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import Background, CanonicalStats
 from goae.training.encoder_stage import EncoderStage
@@ -45,23 +49,52 @@ class Perception:
 
 
 def build_generator(config: RunConfig) -> TriPlaneGenerator:
-    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes.
+    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes."""
+    if config.paths.generator:
+        return load_generator(config.paths.generator, config.generator)
+    torch.manual_seed(config.seed)
+    return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
 
-    Raises: ValueError if the file's sizes are not those of the configuration.
-    """
-    if not config.paths.generator:
-        torch.manual_seed(config.seed)
-        return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
-    generator = checkpoint.load(config.paths.generator)
+
+def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
+    """A stored generator, frozen. Raises: ValueError if its sizes are not those of the configuration."""
+    generator = checkpoint.load(path)
     names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
-    differ = [n for n in names if getattr(generator.config, n) != getattr(config.generator, n)]
+    differ = [n for n in names if getattr(generator.config, n) != getattr(sizes, n)]
     if differ:
-        found = "; ".join(f"{n} {getattr(generator.config, n)}, not {getattr(config.generator, n)}" for n in differ)
+        found = "; ".join(f"{n} {getattr(generator.config, n)}, not {getattr(sizes, n)}" for n in differ)
         raise ValueError(
-            f"{config.paths.generator} is not the generator that the configuration describes: it has {found}. Choose "
+            f"{path} is not the generator that the configuration describes: it has {found}. Choose "
             f"the generator group that fits the file (generator=...)."
         )
     return generator
+
+
+def build_discriminator(config: PriorConfig, impl: str = "auto") -> DualDiscriminator:
+    """Untrained; its weights follow from the seed."""
+    torch.manual_seed(config.seed + 3)
+    sizes = config.adversarial.discriminator
+    return DualDiscriminator(
+        config.generator.image_resolution,
+        config.generator.c_dim,
+        channel_base=sizes.channel_base,
+        channel_max=sizes.channel_max,
+        mapping_layers=sizes.mapping_layers,
+        num_fp16_res=sizes.num_fp16_res,
+        mbstd_group_size=MINIBATCH_GROUP,
+        impl=impl,
+    )
+
+
+def build_features(config: DistributionConfig, device: torch.device) -> Features:
+    """images (B, 3, H, W) in [-1, 1] -> (B, D), which distances between sets of images are measured on."""
+    networks: dict[str, Callable[[str | None], MiniPerception | Inception]] = {
+        "mini": MiniPerception,
+        "inception": Inception,
+    }
+    if config.features not in networks:
+        raise ValueError(f"distribution.features is {config.features!r}; expected one of {', '.join(networks)}")
+    return networks[config.features](config.features_path or None).to(device).features
 
 
 def for_training(config: TrainConfig, generator: TriPlaneGenerator) -> TriPlaneGenerator:

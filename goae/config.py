@@ -10,20 +10,26 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from goae.data.batches import DataConfig
+from goae.evaluation.distribution import DistributionConfig
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
 from goae.models.goae import GOAEConfig
+from goae.training.adversarial import AdversarialConfig
 from goae.training.encoder_stage import EncoderStageConfig
 from goae.training.prior import WarmStartConfig
 from goae.training.refiner_stage import RefinerStageConfig
 from goae.training.tracking import LoggingConfig
 
 STAGES = ("all", "encoder", "refiner")
+PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
 # What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
-FREE = ("stage", "device", "num_devices", "renderer_checkpointing", "logging", "validation.batch_size", "data.workers")
+FREE = (
+    *("stage", "device", "num_devices", "renderer_checkpointing", "logging", "data.workers"),
+    *("validation.batch_size", "distribution.batch_size"),
+)
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 C = TypeVar("C")
 
@@ -116,10 +122,11 @@ class TrainConfig:
 
 @dataclass
 class PriorConfig:
-    """scripts/train_prior.py: a generator for the mini world."""
+    """scripts/train_prior.py: a generator, by EG3D's recipe, in the mini world after a supervised warm start."""
 
-    experiment_name: str = "mini_prior"
+    experiment_name: str = ""
     run: str = ""
+    stage: str = "all"  # all | warm_start | adversarial
     seed: int = 0
     device: str = "auto"
     num_devices: int = 1
@@ -129,10 +136,14 @@ class PriorConfig:
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)  # of the warm start
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)  # of the adversarial stage
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        if self.stage not in PRIOR_STAGES:
+            raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
         self.run = run_name(self)
 
     @property
@@ -189,6 +200,28 @@ class InvertConfig:
 
 
 @dataclass
+class PriorMetricsConfig:
+    """scripts/prior_metrics.py: images of a generator against those of a data set."""
+
+    weights: str = ""  # of a generator: .safetensors, or .pkl as published
+    images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = ""  # empty: beside the weights, <stem>-metrics.json
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("weights", "images") if not getattr(self, name)]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} must be given, for example "
+                f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
+            )
+        if self.device not in DEVICES:
+            raise ValueError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 
@@ -231,6 +264,7 @@ def register() -> None:
     store.store(name="prior_schema", node=PriorConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="invert_schema", node=InvertConfig)
+    store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
     store.store(name="bench_schema", node=BenchConfig)
 
 

@@ -1,4 +1,4 @@
-"""Train a generator for the mini world: `python scripts/train_prior.py`; the same command resumes."""
+"""Train a generator: `python scripts/train_prior.py experiment=mini_prior|prior`; the same command resumes."""
 
 import hydra
 from omegaconf import DictConfig

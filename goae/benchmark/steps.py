@@ -159,14 +159,10 @@ def mini_prior_g_step(config: PriorConfig, device: torch.device) -> Work:
 def _adversarial_work(
     config: PriorConfig, device: torch.device, step: Callable[[TriPlaneGenerator, DualDiscriminator], Call]
 ) -> Work:
-    sizes = config.generator
-    made = []
-    for generator, impl in zip(_prior_generators(config, device), ("ref", "auto"), strict=True):
-        torch.manual_seed(config.seed)
-        discriminator = DualDiscriminator(
-            sizes.image_resolution, channel_base=sizes.channel_base, channel_max=sizes.channel_max, impl=impl
-        )
-        made.append((generator.train(), discriminator.to(device)))
+    made = [
+        (generator.train(), build.build_discriminator(config, impl).to(device))
+        for generator, impl in zip(_prior_generators(config, device), ("ref", "auto"), strict=True)
+    ]
     (ref, ours), batch_size = made, config.warm_start.fit.batch_size
     return Work(step(*ref), step(*ours), list(ours), images=batch_size)
 
@@ -199,7 +195,7 @@ def _trainer(
         for step in steps:
             stage.begin(step)
             for phase in stage.phases:
-                if step % phase.every == 0:
+                if phase.due(step):
                     update(phase, batches, list(range(len(batches))), step, fit, config.seed, fabric)
                     phase.optimizer.zero_grad(set_to_none=True)
 

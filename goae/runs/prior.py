@@ -1,45 +1,105 @@
-"""Train a generator for the mini world."""
+"""Train a generator: EG3D's adversarial recipe, in the mini world after a supervised warm start."""
 
 from functools import partial
 from pathlib import Path
 
 import torch
 from eg3d import checkpoint
+from eg3d.cameras import mirror_label
 from eg3d.generator import TriPlaneGenerator
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae import build
 from goae.config import PriorConfig, claim_run, to_plain
+from goae.data.datasets import PosedImages
+from goae.evaluation.distribution import (
+    DistributionConfig,
+    distances,
+    floor,
+    generated_features,
+    real_features,
+)
 from goae.evaluation.image_metrics import mse, psnr
-from goae.runs.setup import launch, open_batches, open_images, stack
-from goae.training.loop import fit, split_slots
-from goae.training.prior import WarmStartStage, codes, depth_error
+from goae.extractors.lpips import LPIPS
+from goae.runs.setup import launch, open_batches, open_images, stack, unfinished
+from goae.training.adversarial import AdversarialStage
+from goae.training.loop import Evaluate, FitConfig, fit, split_slots, sum_over_ranks
+from goae.training.phases import Stage
+from goae.training.prior import SupervisedLosses, WarmStartStage, codes, depth_error
 from goae.training.tracking import Tracker
 
-PREVIEW_COLUMNS = 4
 NUM_PREVIEWS = 8
 
 
 def train_prior(config: PriorConfig) -> Path:
-    """Warm-start a generator on data with known factors; returns `<run folder>/warm_start.safetensors`."""
+    """Train the configured stages; a run that was stopped goes on, a complete stage is left as it is.
+
+    Returns: `<run folder>/<last stage>.safetensors`.
+    """
     fabric = launch(config)
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
-    generator = start(config).to(fabric.device)
-    perception = build.build_perception(config.perception, fabric.device)
-    stage = WarmStartStage(generator, perception.lpips, config.warm_start)
-    cfg = config.warm_start.fit
+    lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
+    tracker = Tracker(config.run_dir, config.logging, active=fabric.is_global_zero, settings=to_plain(config))
+    for name in unfinished(config, {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}):
+        if name == "warm_start":
+            warm_start(config, images, held_out, lpips, fabric, tracker)
+        else:
+            adversarial(config, images, held_out, lpips, fabric, tracker)
+    tracker.close()
+    return config.run_dir / f"{'warm_start' if config.stage == 'warm_start' else 'adversarial'}.safetensors"
+
+
+def warm_start(
+    config: PriorConfig,
+    images: PosedImages,
+    held_out: PosedImages,
+    lpips: LPIPS | None,
+    fabric: Fabric,
+    tracker: Tracker,
+) -> None:
+    """Fit a generator to images of known factors."""
+    generator = start(config, config.paths.generator).to(fabric.device)
+    stage = WarmStartStage(generator, lpips, config.warm_start)
     samples = [held_out[i] for i in range(min(config.validation.num_images, len(held_out)))]
-    tracker = Tracker(
-        config.run_dir,
-        config.logging,
-        active=fabric.is_global_zero,
-        columns=PREVIEW_COLUMNS,
-        settings=to_plain(config),
-    )
+    evaluate = partial(validate, samples=samples, batch_size=config.validation.batch_size, fabric=fabric)
+    fit_stage(config, stage, config.warm_start.fit, images, held_out, evaluate, fabric, tracker)
+
+
+def adversarial(
+    config: PriorConfig,
+    images: PosedImages,
+    held_out: PosedImages,
+    lpips: LPIPS | None,
+    fabric: Fabric,
+    tracker: Tracker,
+) -> None:
+    """EG3D's recipe, from the weights that `adversarial_weights` finds."""
+    generator = start(config, adversarial_weights(config)).to(fabric.device)
+    discriminator = build.build_discriminator(config).to(fabric.device)
+    supervised = None
+    if config.adversarial.bridge.supervised:
+        supervised = SupervisedLosses(generator, lpips, config.warm_start)
+    labels = torch.cat([images.labels, mirror_label(images.labels)]) if config.data.mirror else images.labels
+    stage = AdversarialStage(generator, discriminator, labels, supervised, config.adversarial)
+    evaluate = compare(config.distribution, held_out, config.seed, fabric)
+    fit_stage(config, stage, config.adversarial.fit, images, held_out, evaluate, fabric, tracker)
+
+
+def fit_stage(
+    config: PriorConfig,
+    stage: Stage,
+    cfg: FitConfig,
+    images: PosedImages,
+    held_out: PosedImages,
+    evaluate: Evaluate,
+    fabric: Fabric,
+    tracker: Tracker,
+) -> None:
+    """Run the loop over the training images; the first held-out ones are shown."""
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
     with open_batches(images, config.data, cfg, config.seed, slots) as batches:
         fit(
@@ -49,22 +109,36 @@ def train_prior(config: PriorConfig) -> Path:
             config.run_dir,
             fabric=fabric,
             seed=config.seed,
-            preview=stack(samples[:NUM_PREVIEWS]),
-            evaluate=partial(validate, samples=samples, batch_size=config.validation.batch_size, fabric=fabric),
+            preview=stack([held_out[i] for i in range(min(NUM_PREVIEWS, len(held_out)))]),
+            evaluate=evaluate,
             tracker=tracker,
             export=export,
         )
-    tracker.close()
-    return config.run_dir / f"{stage.name}.safetensors"
 
 
-def start(config: PriorConfig) -> TriPlaneGenerator:
-    """New weights, or those of `paths.generator` under this configuration's rendering, e.g. with more samples."""
+def start(config: PriorConfig, weights: str) -> TriPlaneGenerator:
+    """New weights, or those of a file under this configuration's rendering, e.g. with more samples."""
     torch.manual_seed(config.seed)
     generator = TriPlaneGenerator(config.generator)
-    if config.paths.generator:
-        generator.load_state_dict(build.build_generator(config).state_dict())
+    if weights:
+        generator.load_state_dict(build.load_generator(weights, config.generator).state_dict())
     return generator
+
+
+def adversarial_weights(config: PriorConfig) -> str:
+    """The run's own warm start, else `paths.generator`; empty, for new weights, where no bridge is configured.
+
+    Raises: FileNotFoundError if there is a bridge, but nothing that it could start from.
+    """
+    warm = config.run_dir / "warm_start.safetensors"
+    if warm.exists():
+        return str(warm)
+    if config.adversarial.bridge.supervised and not config.paths.generator:
+        raise FileNotFoundError(
+            f"{warm} does not exist, and paths.generator is empty: the bridge (adversarial.bridge) starts from a warm "
+            f"start. Train it first, with stage=warm_start or stage=all, or give the file of one as paths.generator."
+        )
+    return config.paths.generator
 
 
 def export(module: nn.Module, path: Path) -> None:
@@ -81,11 +155,35 @@ def validate(
     assert isinstance(generator, TriPlaneGenerator)
     generator.eval()
     sums = {"mse": 0.0, "psnr": 0.0, "depth": 0.0}
-    for start in range(0, len(samples), batch_size):
-        batch = {n: v.to(fabric.device) for n, v in stack(samples[start : start + batch_size]).items()}
+    for first in range(0, len(samples), batch_size):
+        batch = {n: v.to(fabric.device) for n, v in stack(samples[first : first + batch_size]).items()}
         view = generator.synthesis(codes(generator, batch["factors"]), batch["c"])
         image = view.image.clamp(-1, 1)
         sums["mse"] += float(mse(image, batch["image"]).sum())
         sums["psnr"] += float(psnr(image, batch["image"]).sum())
         sums["depth"] += float(depth_error(view.image_depth, batch["depth"], batch["parts"])) * len(image)
     return {name: value / len(samples) for name, value in sums.items()}
+
+
+def compare(config: DistributionConfig, held_out: PosedImages, seed: int, fabric: Fabric) -> Evaluate:
+    """A function of a generator: the distances of its images from the held-out ones, and those between real halves."""
+    features = build.build_features(config, fabric.device)
+    real = real_features(held_out, features, batch_size=config.batch_size, device=fabric.device)
+    reached = floor(real)
+
+    def measure(generator: nn.Module) -> dict[str, float]:
+        assert isinstance(generator, TriPlaneGenerator)
+        generated = generated_features(
+            generator,
+            held_out.labels,
+            features,
+            num=config.num_samples,
+            batch_size=config.batch_size,
+            seed=seed,
+            rank=fabric.global_rank,
+            num_ranks=fabric.world_size,
+        )
+        sum_over_ranks([generated], fabric)
+        return distances(generated, real) | reached
+
+    return measure

@@ -6,11 +6,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from goae.config import RunConfig, TrainConfig
+from goae.config import PriorMetricsConfig, RunConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
 from goae.loading import load_inverter
+from goae.training import checkpoint
 from goae.training.loop import FitConfig
 
 
@@ -37,6 +38,17 @@ def stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([s[name] for s in samples]) for name, v in samples[0].items() if isinstance(v, Tensor)}
 
 
+def unfinished(config: RunConfig, fits: dict[str, FitConfig]) -> list[str]:
+    """Of the stages asked for, those that have not been trained to their number of steps."""
+
+    def finished(name: str, steps: int) -> bool:
+        newest = checkpoint.newest(config.run_dir / "checkpoints" / name)
+        reached = newest is not None and checkpoint.step_of(newest) >= steps
+        return reached and (config.run_dir / f"{name}.safetensors").exists()
+
+    return [name for name, fit in fits.items() if config.stage in ("all", name) and not finished(name, fit.steps)]
+
+
 def trained(config: TrainConfig, name: str) -> Path:
     """The weights that stage `name` left in the run folder.
 
@@ -51,7 +63,7 @@ def trained(config: TrainConfig, name: str) -> Path:
     return path
 
 
-def device_of(config: RunConfig) -> torch.device:
+def device_of(config: RunConfig | PriorMetricsConfig) -> torch.device:
     """The device of jobs that use one."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

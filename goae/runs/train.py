@@ -13,8 +13,7 @@ from goae.models.afa import AFA
 from goae.models.encoder import Encoder
 from goae.models.goae import GOAE
 from goae.models.storage import load_strictly, read_model
-from goae.runs.setup import launch, open_batches, open_images, stack, trained
-from goae.training import checkpoint, preview
+from goae.runs.setup import launch, open_batches, open_images, stack, trained, unfinished
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker
@@ -31,7 +30,7 @@ def train(config: TrainConfig) -> Path:
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
-    todo = [name for name in ("encoder", "refiner") if config.stage in ("all", name) and not complete(config, name)]
+    todo = unfinished(config, {name: fit_config(config, name) for name in ("encoder", "refiner")})
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
@@ -42,7 +41,6 @@ def train(config: TrainConfig) -> Path:
         config.run_dir,
         config.logging,
         active=fabric.is_global_zero,
-        columns=preview.COLUMNS,
         settings=to_plain(config),
     )
     stage: Stage
@@ -103,10 +101,3 @@ def export(module: nn.Module, path: Path, goae: GOAE) -> None:
 def fit_config(config: TrainConfig, name: str) -> FitConfig:
     """The loop's settings of a stage."""
     return config.stages.encoder.fit if name == "encoder" else config.stages.refiner.fit
-
-
-def complete(config: TrainConfig, name: str) -> bool:
-    """Whether stage `name` has been trained to its configured number of steps."""
-    newest = checkpoint.newest(config.run_dir / "checkpoints" / name)
-    reached = newest is not None and checkpoint.step_of(newest) >= fit_config(config, name).steps
-    return reached and (config.run_dir / f"{name}.safetensors").exists()

@@ -16,7 +16,7 @@ from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
-from goae.training.preview import preview
+from goae.training.preview import COLUMNS, preview
 
 
 @dataclass
@@ -59,6 +59,7 @@ class EncoderStage:
 
     name = "encoder"
     main = "encoder"
+    preview_columns = COLUMNS
 
     def __init__(
         self,

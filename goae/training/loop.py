@@ -1,7 +1,8 @@
-"""The train loop that both stages share (paper, App. A)."""
+"""The train loop that all stages share (paper, App. A)."""
 
 import random
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed
+from eg3d.losses import ema_decay
 from torch import Tensor, nn
 
 from goae.training import checkpoint
@@ -33,7 +35,9 @@ class FitConfig:
     batch_size: int = 3
     micro_batch: int = 0  # images that share BatchNorm and the code pool; 0: the whole batch
     clip_grad_norm: float = 0.0  # 0: off
-    ema: float = 0.0  # decay; 0: off, as in the paper
+    ema: float = 0.0  # decay per step of the averaged weights; 0: off, as in the paper
+    ema_kimg: float = 0.0  # instead: their half-life in thousands of images (EG3D); 0: off
+    ema_ramp: float = 0.0  # of ema_kimg: the half-life is at most this share of the images so far; 0: no ramp
     monitor: str = "mse"  # the validation metric, lower is better, that picks the best weights
     log_every: int = 50
     image_every: int = 2_000  # 0: never; else also before the first and after the last step
@@ -48,6 +52,11 @@ class FitConfig:
             )
         if self.batch_size % self.micro:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+        if not 0 <= self.ema < 1 or self.ema_kimg < 0 or self.ema_ramp < 0 or (self.ema and self.ema_kimg):
+            raise ValueError(
+                f"ema {self.ema}, ema_kimg {self.ema_kimg}, ema_ramp {self.ema_ramp}: expected one of ema (0 to 1) and "
+                f"ema_kimg, and no negative number"
+            )
         for name, least in (("log_every", 1), ("image_every", 0), ("evaluate_every", 0), ("save_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
@@ -56,6 +65,17 @@ class FitConfig:
     def micro(self) -> int:
         """Images in one micro-batch."""
         return self.micro_batch or self.batch_size
+
+    @property
+    def averages(self) -> bool:
+        """Whether averaged weights are kept."""
+        return bool(self.ema or self.ema_kimg)
+
+    def decay(self, step: int) -> float:
+        """What the averaged weights keep of themselves at the end of `step`."""
+        if self.ema:
+            return self.ema
+        return ema_decay(self.batch_size, step * self.batch_size, kimg=self.ema_kimg, ramp=self.ema_ramp or None)
 
 
 class NonFiniteLossError(ValueError):
@@ -90,7 +110,7 @@ def fit(
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
     for module in stage.modules.values():
         module.to(fabric.device)
-    average = WeightAverage(stage.modules[stage.main], cfg.ema) if cfg.ema else None
+    average = WeightAverage(stage.modules[stage.main]) if cfg.averages else None
     folder = run_dir / "checkpoints" / stage.name
     first, best = restore(stage, average, checkpoint.newest(folder), fabric)
     tracker.start(stage.name, first, cfg.steps)
@@ -102,7 +122,8 @@ def fit(
 
         # Pictures, validation, checkpoint: ahead of the gradient work, so that step 0 and the last step are covered
         if due(step, cfg.image_every, last):
-            tracker.images(step, stage.preview(move(preview, fabric)))
+            with average.lent_to(stage.modules[stage.main]) if average else nullcontext():
+                tracker.images(step, stage.preview(move(preview, fabric)), columns=stage.preview_columns)
         if evaluate and due(step, cfg.evaluate_every, last):
             metrics = evaluate(shown)
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
@@ -121,10 +142,10 @@ def fit(
         batches = [move(fetch(step, slot), fabric) for slot in slots]
         scalars: dict[str, Tensor] = {}
         for phase in stage.phases:
-            if step % phase.every == 0:
+            if phase.due(step):
                 scalars |= update(phase, batches, slots, step, cfg, seed, fabric)
         if average:
-            average.update(stage.modules[stage.main])
+            average.update(stage.modules[stage.main], cfg.decay(step))
         if step % cfg.log_every == 0:
             tracker.scalars(step, {name: float(value) for name, value in scalars.items()})
         tracker.advance(step)
@@ -174,7 +195,7 @@ def split_slots(cfg: FitConfig, rank: int, num_ranks: int) -> list[int]:
     if num_slots % num_ranks:
         raise ValueError(
             f"{num_slots} micro-batches (batch_size {cfg.batch_size} / micro_batch {cfg.micro}) cannot be shared "
-            f"equally by {num_ranks} processes; change stages.*.fit.batch_size or stages.*.fit.micro_batch"
+            f"equally by {num_ranks} processes; change the stage's fit.batch_size or fit.micro_batch"
         )
     return list(range(rank, num_slots, num_ranks))
 
@@ -192,8 +213,8 @@ def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:
         if not torch.isfinite(term):
             raise NonFiniteLossError(
                 f"The term '{name}' of phase '{phase}' is {float(term)} at step {step}. The checkpoints in the run "
-                f"folder are untouched: lower the learning rate (stages.*.optimizer.lr), clip gradients "
-                f"(stages.*.fit.clip_grad_norm=1) or use precision=32-true, and start the same command again."
+                f"folder are untouched: lower the stage's learning rate, clip gradients (fit.clip_grad_norm=1 of the "
+                f"stage) or use precision=32-true, and start the same command again."
             )
 
 

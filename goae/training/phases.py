@@ -34,7 +34,8 @@ class Draw:
 class Phase:
     """One update: `losses` gives named unweighted scalars, summed with `weights`, followed by `optimizer`.
 
-    Terms whose weight is 0 are left out by `losses`, so that they cost nothing. `every` is the interval in steps.
+    Terms whose weight is 0 are left out by `losses`, so that they cost nothing. `every` is the interval in steps; the
+    phase rests before the step `first`.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Phase:
     weights: Mapping[str, float]
     losses: Callable[[Batch, Draw], dict[str, Tensor]]
     every: int = 1
+    first: int = 0
+
+    def due(self, step: int) -> bool:
+        """Whether the phase has an update at `step`."""
+        return step >= self.first and step % self.every == 0
 
 
 class Stage(Protocol):
@@ -52,6 +58,7 @@ class Stage(Protocol):
     modules: dict[str, nn.Module]  # everything trained; saved and restored by name
     phases: list[Phase]
     main: str  # the module that is exported and averaged
+    preview_columns: int
 
     def begin(self, step: int) -> None:
         """Put modules into train or eval mode and apply schedules for `step`."""

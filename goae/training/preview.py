@@ -4,6 +4,7 @@ import math
 
 import torch
 from eg3d.cameras import join_label, pose_from_angles, split_label
+from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,10 +34,14 @@ def _pictures(goae: GOAE, image: Tensor, c: Tensor, refine: bool) -> list[Tensor
         planes = goae.mix(code.planes, goae.refine_planes(image, code).planes, c).planes
         own = goae.render(planes, code.ws, c)
     others = [goae.render(planes, code.ws, yaw_label(yaw, c)).image for yaw in YAWS]
-    rendering = goae.generator.config.rendering
-    near, far = rendering.ray_start or 2.25, rendering.ray_end or 3.3
-    depth = F.interpolate(depth_picture(own.image_depth, near=near, far=far), image.shape[-2:])
-    return [image, own.image, *others, depth]
+    return [image, own.image, *others, shown_depth(goae.generator, own.image_depth)]
+
+
+def shown_depth(generator: TriPlaneGenerator, depth: Tensor) -> Tensor:
+    """Ray depth (B, 1, R, R) as grey (B, 3, H, W) in the size of the generator's images, its limits white and black."""
+    rendering, size = generator.config.rendering, generator.config.image_resolution
+    grey = depth_picture(depth, near=rendering.ray_start or 2.25, far=rendering.ray_end or 3.3)
+    return F.interpolate(grey, (size, size))
 
 
 def yaw_label(yaw: float, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from goae.losses.reconstruction import mean_squared, perceptual
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
-from goae.viz.grid import depth_picture
+from goae.training.preview import shown_depth
 
 
 @dataclass
@@ -37,11 +37,8 @@ class WarmStartConfig:
     lr_decay_steps: int = 0  # the learning rate falls linearly to a tenth over the last so many steps; 0: constant
 
 
-class WarmStartStage:
-    """One phase: the generator against the sample it was told the factors of."""
-
-    name = "warm_start"
-    main = "generator"
+class SupervisedLosses:
+    """The generator against the samples it is told the factors of: `weights`, and by calling it the terms."""
 
     def __init__(
         self,
@@ -51,11 +48,48 @@ class WarmStartStage:
     ) -> None:
         if config.lpips and lpips is None:
             raise ValueError("warm_start.lpips is not 0 but perception.lpips is none: name a network, or set it to 0")
-        self.generator, self.lpips, self.config = generator.requires_grad_(True), lpips, config
+        self.generator, self.lpips, self.config = generator, lpips, config
+        self.weights = {name: getattr(config, name) for name in ("l2", "l1", "raw", "lpips", "depth")}
+
+    def __call__(self, batch: Batch, draw: Draw, *, update_w_avg: bool = False) -> dict[str, Tensor]:
+        """Unweighted terms of images, their labels, factors, and for the depth term depth and parts."""
+        image, config = batch["image"], self.config
+        spare = draw.generator("spare entries of z")
+        ws = codes(self.generator, batch["factors"], spare=spare, update_w_avg=update_w_avg)
+        view = self.generator.synthesis(ws, batch["c"], uniforms=draw.generator("render", image.device))
+        terms = {"l2": mean_squared(view.image, image)}
+        if config.l1:
+            terms["l1"] = (view.image - image).abs().mean()
+        if config.raw:
+            small = F.interpolate(image, view.image_raw.shape[-2:], mode="bilinear", antialias=True)
+            terms["raw"] = mean_squared(view.image_raw, small)
+        if config.lpips and self.lpips is not None:
+            size = (config.lpips_resolution, config.lpips_resolution)
+            pair = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (view.image, image)]
+            terms["lpips"] = perceptual(pair[0], pair[1], self.lpips)
+        if config.depth:
+            terms["depth"] = depth_error(view.image_depth, batch["depth"], batch["parts"])
+        return terms
+
+
+class WarmStartStage:
+    """One phase: the generator's supervised losses."""
+
+    name = "warm_start"
+    main = "generator"
+    preview_columns = 4
+
+    def __init__(
+        self,
+        generator: TriPlaneGenerator,
+        lpips: Callable[[Tensor, Tensor], Tensor] | None,
+        config: WarmStartConfig,
+    ) -> None:
+        self.generator, self.config = generator.requires_grad_(True), config
+        self.supervised = SupervisedLosses(generator, lpips, config)
         self.modules: dict[str, nn.Module] = {"generator": generator}
         self.optimizer = build_optimizer(config.optimizer, generator.parameters())
-        weights = {name: getattr(config, name) for name in ("l2", "l1", "raw", "lpips", "depth")}
-        self.phases = [Phase("g", [generator], self.optimizer, weights, self._losses)]
+        self.phases = [Phase("g", [generator], self.optimizer, self.supervised.weights, self._losses)]
 
     def begin(self, step: int) -> None:
         """Train mode, and the learning rate of `step`."""
@@ -77,23 +111,7 @@ class WarmStartStage:
         """Nothing to take back."""
 
     def _losses(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        image, config = batch["image"], self.config
-        spare = draw.generator("spare entries of z")
-        ws = codes(self.generator, batch["factors"], spare=spare, update_w_avg=True)
-        view = self.generator.synthesis(ws, batch["c"], uniforms=draw.generator("render", image.device))
-        terms = {"l2": mean_squared(view.image, image)}
-        if config.l1:
-            terms["l1"] = (view.image - image).abs().mean()
-        if config.raw:
-            small = F.interpolate(image, view.image_raw.shape[-2:], mode="bilinear", antialias=True)
-            terms["raw"] = mean_squared(view.image_raw, small)
-        if config.lpips and self.lpips is not None:
-            size = (config.lpips_resolution, config.lpips_resolution)
-            pair = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (view.image, image)]
-            terms["lpips"] = perceptual(pair[0], pair[1], self.lpips)
-        if config.depth:
-            terms["depth"] = depth_error(view.image_depth, batch["depth"], batch["parts"])
-        return terms
+        return self.supervised(batch, draw, update_w_avg=True)
 
 
 def codes(
@@ -139,7 +157,6 @@ def warm_start_preview(generator: TriPlaneGenerator, batch: Batch) -> Tensor:
     ws = codes(generator, batch["factors"])
     c0 = canonical_label().to(ws).expand(len(ws), -1)
     own, front = generator.synthesis(ws, batch["c"]), generator.synthesis(ws, c0)
-    near, far = generator.config.rendering.ray_start or 2.25, generator.config.rendering.ray_end or 3.3
-    depth = F.interpolate(depth_picture(front.image_depth, near=near, far=far), front.image.shape[-2:])
     generator.train(mode)
-    return torch.stack([batch["image"], own.image, front.image, depth], 1).flatten(0, 1)
+    pictures = [batch["image"], own.image, front.image, shown_depth(generator, front.image_depth)]
+    return torch.stack(pictures, 1).flatten(0, 1)

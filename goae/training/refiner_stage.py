@@ -14,7 +14,7 @@ from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
-from goae.training.preview import preview
+from goae.training.preview import COLUMNS, preview
 
 
 @dataclass
@@ -40,6 +40,7 @@ class RefinerStage:
 
     name = "refiner"
     main = "refiner"
+    preview_columns = COLUMNS
 
     def __init__(
         self, goae: GOAE, image_losses: ImageLosses, background: BackgroundDepth | None, config: RefinerStageConfig

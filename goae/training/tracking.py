@@ -31,10 +31,8 @@ class LoggingConfig:
 class Tracker:
     """Writes `<stage>.jsonl` and `images/<stage>-<step>.png` below the run folder; only the first process is active."""
 
-    def __init__(
-        self, run_dir: Path, config: LoggingConfig, *, active: bool, columns: int, settings: Any = None
-    ) -> None:
-        self.run_dir, self.config, self.active, self.columns = run_dir, config, active, columns
+    def __init__(self, run_dir: Path, config: LoggingConfig, *, active: bool, settings: Any = None) -> None:
+        self.run_dir, self.config, self.active = run_dir, config, active
         self.stage = ""
         self.began, self.first_step = time.monotonic(), 0
         self.run = None
@@ -89,12 +87,12 @@ class Tracker:
                 self.task, note=" ".join(f"{n.split('/')[-1]} {v:.4g}" for n, v in list(values.items())[:6])
             )
 
-    def images(self, step: int, images: Tensor) -> None:
+    def images(self, step: int, images: Tensor, *, columns: int) -> None:
         """Write a grid of (N, 3, H, W) in [-1, 1]."""
         if not self.active:
             return
         path = self.run_dir / "images" / f"{self.stage}-{step:09d}.png"
-        save_grid(images, path, columns=self.columns)
+        save_grid(images, path, columns=columns)
         if self.run is not None:
             import wandb
 

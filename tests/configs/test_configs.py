@@ -15,7 +15,11 @@ def config(*overrides: str) -> TrainConfig:
     return composed_as(TrainConfig, *overrides)
 
 
-@pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml")))
+EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
+PRIORS = [name for name in EXPERIMENTS if name.endswith("prior")]  # of scripts/train_prior.py
+
+
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS}))
 @pytest.mark.parametrize("preset_name", ["paper", "official"])
 def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     made = config(f"experiment={experiment}", f"preset={preset_name}")
@@ -89,10 +93,31 @@ def test_wrong_values_are_named(override: str, named: str) -> None:
         config("experiment=mini", override)
 
 
-def test_prior_composes() -> None:
+@pytest.mark.parametrize("experiment", PRIORS)
+def test_every_prior_composes(experiment: str) -> None:
+    made = composed_as(PriorConfig, f"experiment={experiment}", name="train_prior")
+    assert made.run == f"{experiment}-seed0"
+    assert made.adversarial.schedule.resolution == made.generator.neural_rendering_resolution
+
+
+def test_the_mini_prior_is_the_default_and_goes_over_a_bridge() -> None:
     made = composed_as(PriorConfig, name="train_prior")
-    assert made.run == "mini_prior-seed0"
+    assert (made.run, made.stage) == ("mini_prior-seed0", "all")
     assert set(made.data.extras) == {"factors", "depth", "parts"}
+    bridge = made.adversarial.bridge
+    assert bridge.supervised and min(bridge.discriminator_steps, bridge.fade_steps, bridge.release_steps) > 0
+    assert made.adversarial.fit.batch_size == 16 and made.adversarial.schedule.at(0).swap_probability == 0.5
+
+
+def test_a_prior_from_scratch_has_eg3ds_values() -> None:
+    """EG3D, ffhq512-64."""
+    made = composed_as(PriorConfig, "experiment=prior", "data.train=photos", name="train_prior")
+    recipe = made.adversarial
+    assert made.stage == "adversarial" and not made.data.extras and not recipe.bridge.supervised
+    assert recipe.bridge.shares(0) == (1.0, 0.0)
+    assert (recipe.gamma, recipe.density, recipe.generator_lr, recipe.discriminator_lr) == (1.0, 0.25, 0.0025, 0.002)
+    assert (recipe.fit.batch_size, recipe.fit.steps * recipe.fit.batch_size) == (32, 25_000_000)
+    assert (recipe.schedule.resolution, recipe.schedule.swap_probability, recipe.schedule.blur_sigma) == (64, 0.5, 10.0)
 
 
 def test_evaluate_wants_a_run() -> None:

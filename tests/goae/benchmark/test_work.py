@@ -15,12 +15,7 @@ def worlds() -> Worlds:
     plain = ("stages.encoder.bg=0", "stages.refiner.bg=0")  # no statistics of the random generator
     mini = composed_as(TrainConfig, "experiment=tiny", "goae.mix.depth_density=0.5", *plain)
     full = composed_as(TrainConfig, "experiment=tiny", "preset=official")
-    prior = composed_as(
-        PriorConfig,
-        *("generator=tiny", "perception.lpips=none", "warm_start.lpips=0", "data.resolution=32"),
-        *("data.loss_resolution=32", "warm_start.fit.batch_size=4", "warm_start.fit.micro_batch=2", "device=cpu"),
-        name="train_prior",
-    )
+    prior = composed_as(PriorConfig, "experiment=tiny_prior", "warm_start.fit.micro_batch=2", name="train_prior")
     return Worlds(full, mini, prior, batch_size=2)
 
 

@@ -40,23 +40,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str
     save_file({n: t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
     prior = composed_as(
         PriorConfig,
-        "generator=tiny",
-        "generator.z_dim=64",
-        "perception.lpips=none",
-        "warm_start.lpips=0",
+        "experiment=tiny_prior",
         "run=prior",
+        "stage=warm_start",
         f"paths.runs={folder}",
         f"data.train={tiny_data}",
         f"data.validation={tiny_data}",
-        "data.resolution=32",
-        "data.loss_resolution=32",
-        "warm_start.fit.steps=3",
-        "warm_start.fit.batch_size=4",
-        "warm_start.fit.micro_batch=0",
-        "logging.progress=false",
-        "validation.num_images=4",
-        "validation.batch_size=2",
-        "warm_start.depth=0.1",
         name="train_prior",
     )
     generator = train_prior(prior)

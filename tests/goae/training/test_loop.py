@@ -20,6 +20,7 @@ class Toy:
 
     name = "toy"
     main = "net"
+    preview_columns = 2
 
     def __init__(self, slots: int = 2, poison: int = -1) -> None:
         torch.manual_seed(0)
@@ -61,7 +62,7 @@ def run(stage: Toy, folder: Path, steps: int, **overrides: Any) -> None:
         **({"steps": steps, "batch_size": 4, "micro_batch": 2, "log_every": 1, "save_every": 2} | overrides)
     )
     fabric = Fabric(accelerator="cpu", devices=1)
-    tracker = Tracker(folder, LoggingConfig(progress=False), active=True, columns=2)
+    tracker = Tracker(folder, LoggingConfig(progress=False), active=True)
     fit(
         stage,
         fetch,
@@ -164,11 +165,31 @@ def test_slots_are_shared_without_remainder() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 3, "micro_batch": 2}, {"steps": -1}, {"batch_size": 0}, {"save_every": 0}]
+    "wrong",
+    [
+        {"batch_size": 3, "micro_batch": 2},
+        {"steps": -1},
+        {"batch_size": 0},
+        {"save_every": 0},
+        {"ema": 1.0},
+        {"ema": 0.5, "ema_kimg": 1.0},
+        {"ema_ramp": -1.0},
+    ],
 )
-def test_sizes_are_checked(wrong: dict[str, int]) -> None:
+def test_sizes_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         FitConfig(**wrong)
+
+
+def test_the_average_fades_by_steps_or_by_images() -> None:
+    """EG3D: 0.5^(batch / half-life), the half-life at most a share of the images seen before."""
+    assert FitConfig(ema=0.9).decay(7) == 0.9
+    by_images = FitConfig(batch_size=4, ema_kimg=0.016)
+    assert by_images.decay(0) == by_images.decay(100) == pytest.approx(0.5**0.25)
+    ramped = FitConfig(batch_size=4, ema_kimg=0.016, ema_ramp=0.5)
+    assert ramped.decay(0) == 0.0
+    assert ramped.decay(4) == pytest.approx(0.5**0.5)
+    assert ramped.decay(8) == ramped.decay(80) == pytest.approx(0.5**0.25)
 
 
 def test_draws_depend_on_every_number_and_on_the_purpose() -> None:

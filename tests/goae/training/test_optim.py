@@ -62,12 +62,21 @@ def test_wrong_values_are_named(wrong: dict[str, object]) -> None:
 
 def test_average_moves_parameters_and_copies_buffers() -> None:
     module = nn.BatchNorm1d(2)
-    average = WeightAverage(module, 0.75)
+    average = WeightAverage(module)
     with torch.no_grad():
         module.weight.fill_(5.0)
         module.running_mean.fill_(3.0)
-    average.update(module)
+    average.update(module, 0.75)
     assert torch.allclose(average.module.weight, torch.full((2,), 0.75 * 1 + 0.25 * 5))
     assert torch.equal(average.module.running_mean, module.running_mean)
-    with pytest.raises(ValueError, match="ema decay"):
-        WeightAverage(module, 1.0)
+
+
+def test_averaged_weights_are_lent_and_given_back() -> None:
+    module = nn.BatchNorm1d(2)
+    average = WeightAverage(module)
+    with torch.no_grad():
+        module.weight.fill_(5.0)
+        module.running_mean.fill_(3.0)
+    with average.lent_to(module):
+        assert torch.equal(module.weight, torch.ones(2)) and torch.equal(module.running_mean, torch.zeros(2))
+    assert torch.equal(module.weight, torch.full((2,), 5.0)) and torch.equal(module.running_mean, torch.full((2,), 3.0))

@@ -23,8 +23,8 @@ fabric = Fabric(accelerator="cpu", devices=int(sys.argv[3]), strategy="ddp" if i
 fabric.launch()
 stage = Toy()
 fit(stage, fetch, FitConfig(steps=5, batch_size=4, micro_batch=2, log_every=1, save_every=2), folder, fabric=fabric,
-    seed=3, preview=fetch(0, 0), tracker=Tracker(folder, LoggingConfig(progress=False), active=fabric.is_global_zero,
-    columns=2), export=lambda module, path: None)
+    seed=3, preview=fetch(0, 0), export=lambda module, path: None,
+    tracker=Tracker(folder, LoggingConfig(progress=False), active=fabric.is_global_zero))
 if fabric.is_global_zero:
     torch.save({"net": stage.net.state_dict()}, folder / "end.pt")
 """

@@ -9,7 +9,7 @@ from goae.training.tracking import LoggingConfig, Tracker, read_metrics
 
 
 def tracker(folder: Path, **options: object) -> Tracker:
-    return Tracker(folder, LoggingConfig(**({"progress": False} | options)), active=True, columns=2)  # type: ignore[arg-type]
+    return Tracker(folder, LoggingConfig(**({"progress": False} | options)), active=True)  # type: ignore[arg-type]
 
 
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
@@ -33,15 +33,15 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
 def test_pictures_are_written(tmp_path: Path) -> None:
     one = tracker(tmp_path)
     one.start("refiner", 0, 1)
-    one.images(0, torch.zeros(4, 3, 8, 8))
+    one.images(0, torch.zeros(4, 3, 8, 8), columns=2)
     assert (tmp_path / "images" / "refiner-000000000.png").stat().st_size > 0
 
 
 def test_an_inactive_tracker_writes_nothing(tmp_path: Path) -> None:
-    silent = Tracker(tmp_path / "none", LoggingConfig(), active=False, columns=2)
+    silent = Tracker(tmp_path / "none", LoggingConfig(), active=False)
     silent.start("encoder", 0, 1)
     silent.scalars(0, {"x": 1.0})
-    silent.images(0, torch.zeros(1, 3, 4, 4))
+    silent.images(0, torch.zeros(1, 3, 4, 4), columns=2)
     silent.advance(0)
     silent.close()
     assert not (tmp_path / "none").exists()
@@ -57,11 +57,9 @@ def test_progress_shows_the_newest_numbers(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_wandb_works_offline(tmp_path: Path) -> None:
-    one = Tracker(
-        tmp_path, LoggingConfig(wandb="offline", progress=False), active=True, columns=2, settings={"seed": 0}
-    )
+    one = Tracker(tmp_path, LoggingConfig(wandb="offline", progress=False), active=True, settings={"seed": 0})
     one.start("encoder", 0, 1)
     one.scalars(0, {"e/l2": 1.0})
-    one.images(0, torch.zeros(2, 3, 8, 8))
+    one.images(0, torch.zeros(2, 3, 8, 8), columns=2)
     one.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
