@@ -143,10 +143,12 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        if torch.is_grad_enabled() or self.training or x.device.type != "cpu":
-            return self.shortcut_layer(x) + self.res_layer(x)
         layers: tuple[Any, ...] = tuple(self.res_layer)
         norm_in, conv_in, activation, conv_out, norm_out, excitation = layers
+        if torch.is_grad_enabled() or self.training or x.device.type != "cpu":
+            y = activation(conv3x3(norm_in(x), conv_in.weight))
+            y = norm_out(conv3x3(y, conv_out.weight, stride=self.stride))
+            return self.shortcut_layer(x) + excitation(y)
         (scale, shift), (factor, bias) = _folded(norm_in), _folded(norm_out)
         y = conv3x3(x, conv_in.weight, scale=scale, shift=shift, slope=activation.weight)
         y = conv3x3(y, conv_out.weight, stride=self.stride, factor=factor, bias=bias)

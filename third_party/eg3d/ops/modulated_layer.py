@@ -52,8 +52,8 @@ def modulated_layer(
     taps = _taps(resample_filter) if up == 2 else ()
     if backend != "cpu" or taps is None or not _kernel_fits(x, weight, styles, noise, up):
         return _reference(x, weight, styles, bias, noise, up, resample_filter, gain * math.sqrt(2), limit, fused, impl)
-    settings = _Settings(resample_filter, tuple(taps), gain * math.sqrt(2), -1.0 if limit is None else limit)
-    return _Layer.apply(x, weight, styles, demodulation(weight, styles), noise, bias, settings)
+    settings = Settings(resample_filter, tuple(taps), gain * math.sqrt(2), -1.0 if limit is None else limit)
+    return Layer.apply(x, weight, styles, demodulation(weight, styles), noise, bias, settings)
 
 
 def scaled_layer(
@@ -72,8 +72,8 @@ def scaled_layer(
     limit = None if clamp is None else clamp * gain
     styles = x.new_ones(x.shape[:2])
     if build.resolve(impl, x.device) == "cpu" and _kernel_fits(x, weight, styles, None, up=1):
-        settings = _Settings(None, (), gain * math.sqrt(2), -1.0 if limit is None else limit)
-        return _Layer.apply(x, weight, styles, x.new_full((len(x), len(weight)), scale), None, bias, settings)
+        settings = Settings(None, (), gain * math.sqrt(2), -1.0 if limit is None else limit)
+        return Layer.apply(x, weight, styles, x.new_full((len(x), len(weight)), scale), None, bias, settings)
     y = conv2d_resample(x, (weight * scale).to(x.dtype), padding=weight.shape[2] // 2, impl=impl)
     return bias_act(y, bias, act="lrelu", alpha=SLOPE, gain=gain * math.sqrt(2), clamp=limit, impl=impl)
 
@@ -131,21 +131,26 @@ def _taps(f: Tensor | None) -> list[float] | None:
     return taps if near else None
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
     """What the operator is told besides its differentiable tensors."""
 
     f: Tensor | None  # the filter of `up` = 2,
     taps: tuple[float, ...]  # and what it is the outer product of
     gain: float
     limit: float  # negative: none
+    slope: float = SLOPE  # below zero; with 0 there is no derivative in the demodulation
 
     @property
     def up(self) -> int:
         return 2 if self.taps else 1
 
+    @property
+    def is_linear(self) -> bool:
+        return self.slope == self.gain == 1 and self.limit < 0
+
 
 def _value(
-    settings: _Settings, x: Tensor, weight: Tensor, s: Tensor, d: Tensor, noise: Tensor | None, bias: Tensor
+    settings: Settings, x: Tensor, weight: Tensor, s: Tensor, d: Tensor, noise: Tensor | None, bias: Tensor
 ) -> Tensor:
     """The layer as a function of its demodulation, too, differentiable any number of times."""
     up = settings.up
@@ -154,10 +159,10 @@ def _value(
     y = y * d[:, :, None, None]
     y = y if noise is None else y + noise
     limit = None if settings.limit < 0 else settings.limit
-    return bias_act(y, bias, act="lrelu", alpha=SLOPE, gain=settings.gain, clamp=limit, impl="ref")
+    return bias_act(y, bias, act="lrelu", alpha=settings.slope, gain=settings.gain, clamp=limit, impl="ref")
 
 
-class _Layer(torch.autograd.Function):
+class Layer(torch.autograd.Function):
     """`_value` by kernels; with u = d conv(s x) + noise + b, and du = dy * du/dy found from y alone."""
 
     @staticmethod
@@ -169,16 +174,17 @@ class _Layer(torch.autograd.Function):
         d: Tensor,
         noise: Tensor | None,
         bias: Tensor,
-        settings: _Settings,
+        settings: Settings,
     ) -> Tensor:
-        epilogue = (d, noise, bias, torch.full_like(bias, SLOPE), settings.gain, settings.limit)
+        epilogue = (d, noise, bias, torch.full_like(bias, settings.slope), settings.gain, settings.limit)
         if settings.up == 1:
             y = _kernel("conv3x3")(x, weight, False, s, None, *epilogue)
         else:
             z = _kernel("conv3x3_up")(x, weight, False, s)
             size = (2 * x.shape[2], 2 * x.shape[3])
             y = _kernel("filter_image")(z, [2 * tap for tap in reversed(settings.taps)], 1, size, *epilogue)
-        ctx.save_for_backward(x, weight, s, d, noise, bias, y)
+        keeps_y = not settings.is_linear or ctx.needs_input_grad[3]
+        ctx.save_for_backward(x, weight, s, d, noise, bias, y if keeps_y else None)
         ctx.settings = settings
         return y
 
@@ -192,7 +198,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _differentiable_gradients(
-    inputs: list[Any], needed: tuple[bool, ...], dy: Tensor, settings: _Settings
+    inputs: list[Any], needed: tuple[bool, ...], dy: Tensor, settings: Settings
 ) -> list[Tensor | None]:
     """The gradients by those of `_value`: as functions of the inputs, for derivatives of second order."""
     apart: list[Any] = [None if t is None else t.view_as(t) for t in inputs]  # d is a function of s and of the weight
@@ -202,14 +208,12 @@ def _differentiable_gradients(
 
 
 def _gradients(
-    inputs: list[Any], needed: tuple[bool, ...], y: Tensor, dy: Tensor, settings: _Settings
+    inputs: list[Any], needed: tuple[bool, ...], y: Tensor | None, dy: Tensor, settings: Settings
 ) -> list[Tensor | None]:
     """The gradients by kernels."""
     x, weight, s, d, noise, bias = inputs
-    needs_x, needs_weight, needs_s, needs_d, needs_noise, needs_bias = needed
-    du, sums, products = _kernel("epilogue_gradient")(
-        dy, y, noise, bias, torch.full_like(bias, SLOPE), settings.gain, settings.limit
-    )
+    needs_x, needs_weight, needs_s, _, needs_noise, _ = needed
+    du, dbias, dd = _behind(y, dy, d, noise, bias, needed, settings)
     dx = ds = dweight = None
     inner = du  # gradient of the convolution before the filter
     if settings.up == 2:
@@ -217,10 +221,11 @@ def _gradients(
         taps = [2 * tap for tap in settings.taps]
         inner = _kernel("filter_image")(du, taps, 2, size, None, None, None, None, 1.0, -1.0)
     if needs_x or needs_s:
+        like = x if needs_s else None
         if settings.up == 1:
-            dx, ds = _kernel("conv3x3_gradient")(inner, weight.transpose(0, 1), True, d, s, x)
+            dx, ds = _kernel("conv3x3_gradient")(inner, weight.transpose(0, 1), True, d, s, like)
         else:
-            dx, ds = _kernel("conv3x3_down")(inner, weight.transpose(0, 1), False, False, d, s, x)
+            dx, ds = _kernel("conv3x3_down")(inner, weight.transpose(0, 1), False, False, d, s, like)
     if needs_weight and settings.up == 1:
         dweight = _kernel("conv3x3_weights")(x, inner, s, d)
     elif needs_weight:
@@ -232,10 +237,29 @@ def _gradients(
         dx if needs_x else None,
         dweight,
         ds if needs_s else None,
-        products / d if needs_d else None,
+        dd,
         None if dnoise is None else dnoise.reshape(noise.shape),
-        sums.sum(dim=0) if needs_bias else None,
+        dbias,
     ]
+
+
+def _behind(
+    y: Tensor | None,
+    dy: Tensor,
+    d: Tensor,
+    noise: Tensor | None,
+    bias: Tensor,
+    needed: tuple[bool, ...],
+    settings: Settings,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of u, bias and demodulation."""
+    needs_d, needs_bias = needed[3], needed[5]
+    if y is None:
+        du = dy.contiguous(memory_format=torch.channels_last)
+        return du, du.sum(dim=(0, 2, 3)) if needs_bias else None, None
+    slope = torch.full_like(bias, settings.slope)
+    du, sums, products = _kernel("epilogue_gradient")(dy, y, noise, bias, slope, settings.gain, settings.limit)
+    return du, sums.sum(dim=0) if needs_bias else None, products / d if needs_d else None
 
 
 def _kernel(name: str) -> Any:
