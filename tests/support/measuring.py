@@ -6,6 +6,9 @@ from collections.abc import Callable
 import torch
 
 from goae.benchmark.child import Setting
+from goae.benchmark.measure import extra_bytes
+
+MB = 2**20
 
 
 def doubled(setting: Setting, report: Callable[[], None], number: int) -> tuple[int, int]:
@@ -23,3 +26,13 @@ def raising(setting: Setting, report: Callable[[], None]) -> None:
 def dying(setting: Setting, report: Callable[[], None]) -> None:
     """A job whose process ends."""
     os._exit(7)
+
+
+def holding(setting: Setting, report: Callable[[], None], *sizes: int) -> int | None:
+    """The peak memory of holding so many MB one after another, each freed before the next."""
+
+    def run() -> None:
+        for size in sizes:
+            torch.ones(size * MB, dtype=torch.uint8)
+
+    return extra_bytes(run, setting.device)
