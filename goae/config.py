@@ -185,18 +185,18 @@ class InvertConfig:
     output: str = "output"
     run: str = ""  # a trained run below `runs`; empty: the three files below
     runs: str = "runs"
-    generator: str = ""
-    encoder: str = ""
-    refiner: str = ""
-    preset: str = ""  # paper | official; empty: what the refiner was trained with
+    generator_path: str = ""  # keys other than the names of folders of configs/, which Hydra takes for groups
+    encoder_path: str = ""
+    refiner_path: str = ""
+    preset_name: str = ""  # paper | official; empty: what the refiner was trained with
     device: str = "auto"
 
     def __post_init__(self) -> None:
         missing = [name for name in ("input", "camera") if not getattr(self, name)]
         if missing:
             raise ValueError(f"{' and '.join(missing)} must be given, for example input=photo.png camera=dataset.json")
-        if not self.run and not (self.generator and self.encoder and self.refiner):
-            raise ValueError("give run=NAME of a trained run, or all of generator=, encoder= and refiner=")
+        if not self.run and not (self.generator_path and self.encoder_path and self.refiner_path):
+            raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")
 
 
 @dataclass

@@ -85,10 +85,10 @@ def _inverter(config: InvertConfig) -> Inverter:
         return run_inverter(load_run(Path(config.runs) / config.run, TrainConfig))
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
     return load_inverter(
-        generator=config.generator,
-        encoder=config.encoder,
-        refiner=config.refiner,
-        preset=config.preset or None,
+        generator=config.generator_path,
+        encoder=config.encoder_path,
+        refiner=config.refiner_path,
+        preset=config.preset_name or None,
         device="cpu" if device == "auto" else device,
     )
 

@@ -7,7 +7,7 @@ import pytest
 from composing import CONFIGS, composed, composed_as
 from hydra.errors import ConfigCompositionException
 
-from goae.config import EvaluateConfig, PriorConfig, TrainConfig, claim_run, load_run, to_plain
+from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, claim_run, load_run, to_plain
 from goae.models.goae import preset
 
 
@@ -118,6 +118,20 @@ def test_a_prior_from_scratch_has_eg3ds_values() -> None:
     assert (recipe.gamma, recipe.density, recipe.generator_lr, recipe.discriminator_lr) == (1.0, 0.25, 0.0025, 0.002)
     assert (recipe.fit.batch_size, recipe.fit.steps * recipe.fit.batch_size) == (32, 25_000_000)
     assert (recipe.schedule.resolution, recipe.schedule.swap_probability, recipe.schedule.blur_sigma) == (64, 0.5, 10.0)
+
+
+def test_three_files_may_stand_for_a_run() -> None:
+    files = [f"{name}_path={name}.safetensors" for name in ("generator", "encoder", "refiner")]
+    made = composed_as(InvertConfig, "input=a.png", "camera=c.json", "preset_name=paper", *files, name="invert")
+    assert (made.generator_path, made.preset_name) == ("generator.safetensors", "paper")
+    with pytest.raises(ValueError, match="give run=NAME"):
+        composed_as(InvertConfig, "input=a.png", "camera=c.json", *files[:2], name="invert")
+
+
+@pytest.mark.parametrize("name", ["bench", "evaluate", "invert", "prior_metrics"])
+def test_keys_that_are_no_groups_can_be_set(name: str) -> None:
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert not groups & composed(name=name).keys()
 
 
 def test_evaluate_wants_a_run() -> None:
