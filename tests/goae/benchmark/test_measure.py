@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def test_peak_memory_is_what_was_held_at_once() -> None:
     """In a process of its own, as the benchmark measures: one that ran for long may keep what was freed."""
     held = run_apart(holding, Setting(CPU, 1, 1), 100, 60)
-    assert 90 * MB < held < 130 * MB  # not 160; the kernel counts pages in bunches
+    assert 99 * MB < held < 115 * MB  # the kernel counts pages in bunches
 
 
 def test_both_sides_are_run_in_turns_and_timed() -> None:
@@ -33,8 +33,8 @@ def test_both_sides_are_run_in_turns_and_timed() -> None:
     measured = measure(work, CPU, 3, bf16=False, report=lambda: reports.append(1))
     assert len(reports) == num_calls(3)
     assert calls[-6:] == ["ref", "ours"] * 3
-    assert measured.ref.seconds >= 0.005  # a quarter of a call
-    assert measured.ours.seconds < measured.ref.seconds
+    assert 0.005 <= measured.ref.seconds < 0.02  # a quarter of a call
+    assert measured.ours.seconds < 0.005
     assert (measured.touched, measured.images) == (4 * 8, 2)
 
 

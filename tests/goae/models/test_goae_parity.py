@@ -20,7 +20,7 @@ UNIFORMS = half_uniforms(1, 128 * 128, 48, 48)
 SIGMAS = torch.full((1, 2), 1.5)
 # The mask truncates coordinates and thresholds a blur: a texel of mixed planes may flip, and with it the pixels it
 # reaches through the super-resolution.
-FLIPPED_TEXELS, FLIPPED_PIXELS = 2e-3, 5e-2
+FLIPPED_TEXELS, FLIPPED_PIXELS = 1e-3, 5e-2
 
 
 def released(case: Case) -> GOAE:

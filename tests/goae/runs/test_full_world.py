@@ -100,9 +100,15 @@ def write_perception(folder: Path) -> list[str]:
 
 
 def configured(experiment: str, folder: Path) -> TrainConfig:
-    """The recipe with files of `folder` and one step of each stage."""
-    # neither validation nor previews: each costs several super-resolutions to 512², and the inversion renders likewise
-    values = {"steps": 1, "batch_size": 1, "log_every": 1, "image_every": 0, "evaluate_every": 0}
+    """The recipe with files of `folder`, one step of each stage and one image of validation."""
+    # validation for faces only, and no previews: each costs several super-resolutions to 512²
+    values = {
+        "steps": 1,
+        "batch_size": 1,
+        "log_every": 1,
+        "image_every": 0,
+        "evaluate_every": int(experiment == "ffhq"),
+    }
     fit = [f"stages.{stage}.fit.{key}={value}" for stage in LOSSES[experiment] for key, value in values.items()]
     return composed_as(
         TrainConfig,
@@ -117,6 +123,8 @@ def configured(experiment: str, folder: Path) -> TrainConfig:
         "device=cpu",
         "goae.mix.depth_resolution=64",
         "perception.background_depth=2.5",  # cats; nothing of a random head lies beyond the distance of the recipe
+        "validation.num_images=1",
+        "validation.batch_size=1",
         "logging.progress=false",
     )
 
@@ -134,6 +142,7 @@ def test_one_step_of_each_stage_and_an_inversion(experiment: str, folder: Path) 
         assert losses <= logged.keys()
         assert all(math.isfinite(logged[name]) for name in losses)
         assert logged["e/bg" if stage == "encoder" else "afa/bg"] > 0  # the mask is not empty
+        assert sum("val/mse" in row for row in rows) == (2 if experiment == "ffhq" else 0)  # before and after the step
         tensors = load_file(run_dir / f"{stage}.safetensors")
         assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())
 
