@@ -44,40 +44,32 @@ def train_prior(config: PriorConfig) -> Path:
     lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
     tracker = Tracker(config.run_dir, config.logging, active=fabric.is_global_zero, settings=to_plain(config))
-    for name in unfinished(config, {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}):
+    fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
+    stage: Stage
+    for name in unfinished(config, fits):
         if name == "warm_start":
-            warm_start(config, images, held_out, lpips, fabric, tracker)
+            stage, evaluate = warm_start(config, held_out, lpips, fabric)
         else:
-            adversarial(config, images, held_out, lpips, fabric, tracker)
+            stage, evaluate = adversarial(config, images, held_out, lpips, fabric)
+        fit_stage(config, stage, fits[name], images, held_out, evaluate, fabric, tracker)
     tracker.close()
     return config.run_dir / f"{'warm_start' if config.stage == 'warm_start' else 'adversarial'}.safetensors"
 
 
 def warm_start(
-    config: PriorConfig,
-    images: PosedImages,
-    held_out: PosedImages,
-    lpips: LPIPS | None,
-    fabric: Fabric,
-    tracker: Tracker,
-) -> None:
-    """Fit a generator to images of known factors."""
+    config: PriorConfig, held_out: PosedImages, lpips: LPIPS | None, fabric: Fabric
+) -> tuple[WarmStartStage, Evaluate]:
+    """A generator that will be fitted to images of known factors, and its error on held-out ones."""
     generator = start(config, config.paths.generator).to(fabric.device)
-    stage = WarmStartStage(generator, lpips, config.warm_start)
     samples = [held_out[i] for i in range(min(config.validation.num_images, len(held_out)))]
     evaluate = partial(validate, samples=samples, batch_size=config.validation.batch_size, fabric=fabric)
-    fit_stage(config, stage, config.warm_start.fit, images, held_out, evaluate, fabric, tracker)
+    return WarmStartStage(generator, lpips, config.warm_start), evaluate
 
 
 def adversarial(
-    config: PriorConfig,
-    images: PosedImages,
-    held_out: PosedImages,
-    lpips: LPIPS | None,
-    fabric: Fabric,
-    tracker: Tracker,
-) -> None:
-    """EG3D's recipe, from the weights that `adversarial_weights` finds."""
+    config: PriorConfig, images: PosedImages, held_out: PosedImages, lpips: LPIPS | None, fabric: Fabric
+) -> tuple[AdversarialStage, Evaluate]:
+    """EG3D's recipe from the weights that `adversarial_weights` finds, and distances from the held-out images."""
     generator = start(config, adversarial_weights(config)).to(fabric.device)
     discriminator = build.build_discriminator(config).to(fabric.device)
     supervised = None
@@ -85,8 +77,7 @@ def adversarial(
         supervised = SupervisedLosses(generator, lpips, config.warm_start)
     labels = torch.cat([images.labels, mirror_label(images.labels)]) if config.data.mirror else images.labels
     stage = AdversarialStage(generator, discriminator, labels, supervised, config.adversarial)
-    evaluate = compare(config.distribution, held_out, config.seed, fabric)
-    fit_stage(config, stage, config.adversarial.fit, images, held_out, evaluate, fabric, tracker)
+    return stage, compare(config.distribution, held_out, config.seed, fabric)
 
 
 def fit_stage(
