@@ -1,0 +1,65 @@
+"""Measured numbers in one JSON file, each section of it written by the job that measured it.
+
+`goae/assets/mini/metrics.json` holds those of the mini world; documents and tables read them there.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def update_section(path: Path, section: str, values: Mapping[str, Any]) -> None:
+    """Set keys of a section, dots leading inwards ("canonical.left"); all else in the file stays as it is.
+
+    The file is replaced whole, so that a reader never sees half of it, and jobs that end at once wait for each other.
+
+    Raises: ValueError if the file is not an object of JSON, if the section is a number there, or for a number that is
+        not finite.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent):
+        content = read_records(path) if path.exists() else {}
+        inner = content
+        for name in section.split("."):
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{section} in {path} leads through {name}, which is {inner!r}, not a section")
+        inner |= values
+        _replace(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_records(path: Path) -> dict[str, Any]:
+    """Everything that is recorded.
+
+    Raises: FileNotFoundError; ValueError if it is no object of JSON.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; scripts/check_meters.py and its kind write it")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it, or delete it and measure again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected an object with sections")
+    return content
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other writers; the lock ends with the process at the latest."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
