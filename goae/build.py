@@ -1,7 +1,7 @@
 """Configuration to objects: the only place where a name selects a class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from goae.models.discriminator import LatentDiscriminator
 from goae.models.encoder import Encoder
 from goae.models.goae import GOAE
 from goae.models.published import load_backbone
+from goae.models.sampling import with_samples
 from goae.training.adversarial import MINIBATCH_GROUP
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import Background, CanonicalStats
@@ -99,12 +100,7 @@ def build_features(config: DistributionConfig, device: torch.device) -> Features
 
 def for_training(config: TrainConfig, generator: TriPlaneGenerator) -> TriPlaneGenerator:
     """The same weights as training renders them: `training_samples` per ray, recomputed if so configured."""
-    rendering, samples = generator.config.rendering, config.training_samples
-    if samples:
-        rendering = replace(rendering, depth_resolution=samples, depth_resolution_importance=samples)
-    other = TriPlaneGenerator(replace(generator.config, rendering=rendering), recompute=config.renderer_checkpointing)
-    other.load_state_dict(generator.state_dict())
-    return other.eval().requires_grad_(False)
+    return with_samples(generator, config.training_samples, recompute=config.renderer_checkpointing)
 
 
 def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
