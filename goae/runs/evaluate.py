@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
+from goae.baselines.floors import AverageCode
 from goae.config import EvaluateConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.evaluation.image_metrics import image_metrics
@@ -25,30 +25,9 @@ from goae.evaluation.runner import (
     write_rows,
 )
 from goae.losses.reconstruction import pooled
-from goae.models.goae import View
 from goae.runs.setup import device_of, open_images, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
-
-
-class AverageCode:
-    """The floor: every image is answered with the render of w_avg from its camera."""
-
-    def __init__(self, inverter: Any) -> None:
-        self.goae = inverter.goae
-
-    @torch.inference_mode()
-    def invert(self, image: Tensor, c: Tensor) -> Tensor:
-        """The average code (B, num_ws, w_dim)."""
-        generator = self.goae.generator
-        return generator.w_avg.expand(len(image), generator.num_ws, -1)
-
-    @torch.inference_mode()
-    def render(self, inversion: Tensor, c: Tensor) -> View:
-        """Render from cameras (B, 25)."""
-        generator = self.goae.generator
-        view = generator.synthesis(inversion, c.to(inversion.device))
-        return View(view.image, view.image_raw, view.image_depth)
 
 
 def evaluate(config: EvaluateConfig) -> Path:
@@ -60,7 +39,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         return folder / "summary.json"
     inverter = run_inverter(run)
     methods: dict[str, Method[Any]] = {
-        "w_avg": AverageCode(inverter),
+        "w_avg": AverageCode(inverter.goae.generator),
         "w_plus": EncoderOnly(inverter.goae),
         "full": inverter,
     }
