@@ -12,7 +12,7 @@ from pathlib import Path
 
 from goae.data.heads import ATTRIBUTES
 from goae.errors import one_paragraph
-from goae.extractors.mini import export
+from goae.extractors.mini import as_stored, export
 from goae.training.perception import PerceptionConfig, held_out, load_people, measure, train
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def main() -> None:
         start = time.monotonic()
         network = train(config, load_people(config, args.work / "people"), args.work)
         log.info("measuring on unseen people")
-        numbers = measure(network, held_out(config, args.work / "people"))
+        numbers = measure(as_stored(network), held_out(config, args.work / "people"))
         numbers["minutes_of_this_call"] = (time.monotonic() - start) / 60
         export(network, args.out, training=vars(config), measured=numbers, attributes=list(ATTRIBUTES))
         log.info("%s: %s", args.out, numbers)

@@ -79,7 +79,7 @@ def export(
 ) -> None:
     """Write a trained network in half precision, with its sizes, settings and numbers in the JSON beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {n: t.half() if t.is_floating_point() else t for n, t in network.state_dict().items()}
+    state = _halved(network)
     temporary = path.with_suffix(".tmp")
     save_file({n: t.contiguous() for n, t in state.items()}, temporary)
     temporary.replace(path)
@@ -90,6 +90,17 @@ def export(
         "measured": dict(measured),
     }
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def as_stored(network: MiniNetwork) -> MiniNetwork:
+    """The network that its file gives back, weights rounded to half precision: what is measured is what is shipped."""
+    other = MiniNetwork(network.config)
+    other.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in _halved(network).items()})
+    return other.eval()
+
+
+def _halved(network: MiniNetwork) -> dict[str, Tensor]:
+    return {n: t.half() if t.is_floating_point() else t for n, t in network.state_dict().items()}
 
 
 def _resized(image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goae.data.people import People, render_people
-from goae.extractors.mini import SHIPPED, MiniPerception, export
+from goae.extractors.mini import SHIPPED, MiniPerception, as_stored, export
 from goae.extractors.mini_network import MiniNetwork, MiniNetworkConfig
 from goae.training.perception import HELD_OUT, measure
 
@@ -73,6 +73,14 @@ def test_gradients_reach_the_image_and_nothing_else(random_file: Path, method: s
     call(image)[:, 0].sum().backward()
     assert image.grad is not None and float(image.grad.abs().sum()) > 0
     assert all(p.grad is None and not p.requires_grad for p in net.parameters())
+
+
+def test_what_is_measured_is_what_the_file_gives_back(random_file: Path) -> None:
+    torch.manual_seed(0)
+    network = MiniNetwork(SIZES)
+    stored, read = as_stored(network).state_dict(), MiniPerception(random_file).network.state_dict()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in stored.items())
+    assert any(not torch.equal(tensor, stored[name]) for name, tensor in network.state_dict().items())
 
 
 def test_export_keeps_weights_to_half_precision_and_the_card(random_file: Path) -> None:
