@@ -10,8 +10,9 @@ from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from torch import Tensor, nn
 
-from goae.config import PerceptionConfig, PriorConfig, RunConfig, TrainConfig
+from goae.config import CheckMetersConfig, PerceptionConfig, PriorConfig, RunConfig, TrainConfig
 from goae.evaluation.distribution import DistributionConfig, Features
+from goae.evaluation.pairs import Between, between_features, between_images
 from goae.extractors.arcface import ArcFace
 from goae.extractors.face_resnet import FaceResNet
 from goae.extractors.facenet import FaceNet
@@ -19,6 +20,7 @@ from goae.extractors.inception import Inception
 from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
 from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
+from goae.extractors.vgg import VGG
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.afa import AFA
 from goae.models.discriminator import LatentDiscriminator
@@ -89,13 +91,31 @@ def build_discriminator(config: PriorConfig, impl: str = "auto") -> DualDiscrimi
 
 def build_features(config: DistributionConfig, device: torch.device) -> Features:
     """images (B, 3, H, W) in [-1, 1] -> (B, D), which distances between sets of images are measured on."""
-    networks: dict[str, Callable[[str | None], MiniPerception | Inception]] = {
+    networks: dict[str, Callable[[str | None], MiniPerception | Inception | VGG]] = {
         "mini": MiniPerception,
         "inception": Inception,
+        "vgg": VGG,
     }
     if config.features not in networks:
         raise ValueError(f"distribution.features is {config.features!r}; expected one of {', '.join(networks)}")
     return networks[config.features](config.features_path or None).to(device).features
+
+
+def build_between(name: str, config: CheckMetersConfig, images: Tensor) -> Between:
+    """Distances between rows of images (N, 3, R, R) by a meter of goae/evaluation/meters.py."""
+    device = images.device
+    if name == "lpips":
+        lpips = LPIPS("alex", config.lpips_path or None).to(device)
+        return between_images(images, lpips, batch_size=config.batch_size)
+    networks: dict[str, Callable[[], Features]] = {
+        "identity": lambda: build_identity("mini", config.perception_path, device),
+        "identity_independent": lambda: build_identity("face_resnet", config.face_resnet_path, device),
+        "fd_mini": lambda: build_features(DistributionConfig("mini", config.perception_path), device),
+        "fd_vgg": lambda: build_features(DistributionConfig("vgg", config.vgg_path), device),
+    }
+    network = networks[name]()
+    with torch.no_grad():
+        return between_features(torch.cat([network(chunk).cpu() for chunk in images.split(config.batch_size)]))
 
 
 def for_training(config: TrainConfig, generator: TriPlaneGenerator) -> TriPlaneGenerator:

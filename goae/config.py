@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from goae.data.batches import DataConfig
 from goae.evaluation.distribution import DistributionConfig
+from goae.evaluation.meters import METERS
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
@@ -217,8 +218,33 @@ class PriorMetricsConfig:
                 f"{' and '.join(missing)} must be given, for example "
                 f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
             )
-        if self.device not in DEVICES:
-            raise ValueError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+        check_device(self.device)
+
+
+@dataclass
+class CheckMetersConfig:
+    """scripts/check_meters.py: whether the meters of the tables can tell procedural people apart."""
+
+    multiview: str = "data/mini/multiview.zip"  # unseen people with every expression from every view
+    test: str = "data/mini/test.zip"  # unseen people with depth, parts and attributes, for the perception network
+    meters: list[str] = field(default_factory=lambda: list(METERS))  # names in goae/evaluation/meters.py
+    lpips_path: str = ""  # empty paths: the cache that fetch_weights.py fills, the mini network the shipped file
+    face_resnet_path: str = ""
+    vgg_path: str = ""
+    perception_path: str = ""
+    batch_size: int = 50
+    resamples: int = 1000  # of people and images, for the intervals
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    metrics: str = "goae/assets/mini/metrics.json"  # sections `meters` and `perception`; another file for a trial
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.meters if name not in METERS]
+        if unknown:
+            raise ValueError(f"meters has {', '.join(unknown)}; expected names out of {', '.join(METERS)}")
+        if self.batch_size < 1 or self.resamples < 2:
+            raise ValueError(f"batch_size {self.batch_size}, resamples {self.resamples}; expected at least 1 and 2")
+        check_device(self.device)
 
 
 @dataclass
@@ -239,18 +265,23 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.batch_size < 1 or self.num_threads < 0:
             raise ValueError("expected repeats >= 1, batch_size >= 1 and num_threads >= 0")
-        if self.device not in DEVICES:
-            raise ValueError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+        check_device(self.device)
 
 
 RunConfig = TrainConfig | PriorConfig
 
 
+def check_device(device: str) -> None:
+    """Raises: ValueError if there is no device of this name."""
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
+
+
 def run_name(config: RunConfig) -> str:
     """The run's name, by default from experiment and seed; checks the keys that all runs share."""
-    for name, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
-        if getattr(config, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; expected one of {', '.join(allowed)}")
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"precision is {config.precision!r}; expected one of {', '.join(PRECISIONS)}")
+    check_device(config.device)
     name = config.run or f"{config.experiment_name or 'custom'}-seed{config.seed}"
     if Path(name).name != name:
         raise ValueError(f"run is {name!r}; expected a plain folder name below paths.runs ({config.paths.runs})")
@@ -265,6 +296,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="invert_schema", node=InvertConfig)
     store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
+    store.store(name="check_meters_schema", node=CheckMetersConfig)
     store.store(name="bench_schema", node=BenchConfig)
 
 

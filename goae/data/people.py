@@ -74,6 +74,11 @@ def render_people(first: int, num: int, views: int, seed: int) -> People:
     )
 
 
+def drawn_attributes(num: int, views: int, seed: int) -> Tensor:
+    """The attributes of people 0 ... num - 1 in all their views, without rendering: (num * views, A)."""
+    return attributes(draw_people(0, num, views, seed)[0])
+
+
 def people_chunk(folder: Path, index: int, views: int, seed: int) -> People:
     """Chunk `index` of `CHUNK` people, from its file in `folder` or rendered and written there."""
     path = folder / f"people-seed{seed}-views{views}-{index:05d}.safetensors"

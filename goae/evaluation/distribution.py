@@ -22,7 +22,7 @@ BLOCK = 2048  # rows of a kernel matrix at once
 class DistributionConfig:
     """How generated images are compared with real ones."""
 
-    features: str = "inception"  # inception | mini: the network whose features are compared
+    features: str = "inception"  # inception | mini | vgg: the network whose features are compared
     features_path: str = ""  # empty: the shipped or cached file
     num_samples: int = 50_000  # generated images
     batch_size: int = 8

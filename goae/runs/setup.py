@@ -1,12 +1,13 @@
 """What every job on a run needs: processes, images, the run's weights."""
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from goae.config import PriorMetricsConfig, RunConfig, TrainConfig
+from goae.config import RunConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
@@ -63,7 +64,13 @@ def trained(config: TrainConfig, name: str) -> Path:
     return path
 
 
-def device_of(config: RunConfig | PriorMetricsConfig) -> torch.device:
+class OnDevice(Protocol):
+    """A configuration that names a device: auto, cpu or cuda."""
+
+    device: str
+
+
+def device_of(config: OnDevice) -> torch.device:
     """The device of jobs that use one."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

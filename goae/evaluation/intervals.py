@@ -1,0 +1,48 @@
+"""How far a number would move with other images: bootstrap intervals."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NUM_RESAMPLES = 1000
+
+
+class Estimate(NamedTuple):
+    """A number and the interval that holds the middle 95 % of its values on resampled images."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_record(self, name: str) -> dict[str, float | list[float]]:
+        """What a file of numbers says of it: `name`, and `<name>_interval` with both ends."""
+        return {name: self.value, f"{name}_interval": [self.low, self.high]}
+
+
+def bootstrap(
+    statistic: Callable[[Tensor], Tensor], groups: Tensor, *, num: int = NUM_RESAMPLES, seed: int = 0
+) -> Estimate:
+    """The statistic of all rows, and its percentile interval where whole groups are drawn with replacement.
+
+    Args:
+        statistic: row numbers (n,), repeated ones included, to a scalar.
+        groups: (N,) integers; rows of one group, such as views of a person, are drawn together.
+    Raises: ValueError for fewer than two groups, whose interval would have no width.
+    """
+    members = [torch.nonzero(groups == g).flatten() for g in groups.unique()]
+    if len(members) < 2:
+        raise ValueError(f"an interval needs at least two groups, but there are {len(members)}; give more images")
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(members), (num, len(members)), generator=rng)
+    values = torch.stack([statistic(torch.cat([members[i] for i in row.tolist()])).double() for row in drawn])
+    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(float(statistic(torch.arange(len(groups)))), low, high)
+
+
+def mean_interval(values: Tensor, groups: Tensor | None = None, *, num: int = NUM_RESAMPLES, seed: int = 0) -> Estimate:
+    """The mean of values (N,), one group each unless `groups` (N,) are given."""
+    groups = torch.arange(len(values)) if groups is None else groups
+    values = values.cpu().double()
+    return bootstrap(lambda rows: values[rows].mean(), groups, num=num, seed=seed)

@@ -1,0 +1,37 @@
+"""Bootstrap intervals against what is known of means."""
+
+import pytest
+import torch
+
+from goae.evaluation.intervals import bootstrap, mean_interval
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = mean_interval(values, num=4000)
+    spread = 1.96 * float(values.std()) / 20
+    assert found.value == pytest.approx(float(values.mean()))
+    # 4,000 resamples know an end of the interval to about 4 %
+    assert found.low == pytest.approx(found.value - spread, abs=0.15 * spread)
+    assert found.high == pytest.approx(found.value + spread, abs=0.15 * spread)
+    assert mean_interval(values, num=100, seed=3) == mean_interval(values, num=100, seed=3)
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    """Ten equal rows of each of 20 people say no more than one row of each."""
+    values = torch.randn(20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = mean_interval(values)
+    ten = mean_interval(values.repeat_interleave(10), torch.arange(20).repeat_interleave(10))
+    assert ten == pytest.approx(one)
+    apart = mean_interval(values.repeat_interleave(10))
+    assert apart.high - apart.low < 0.5 * (one.high - one.low)
+
+
+def test_one_group_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="at least two groups"):
+        bootstrap(lambda rows: rows.double().mean(), torch.zeros(5))
+
+
+def test_a_record_has_both_ends() -> None:
+    record = mean_interval(torch.tensor([1.0, 1.0])).as_record("fd")
+    assert record == {"fd": 1.0, "fd_interval": [1.0, 1.0]}
