@@ -9,6 +9,7 @@ from eg3d.generator import GeneratorConfig
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.data.batches import DataConfig
 from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.meters import METERS
@@ -248,6 +249,31 @@ class CheckMetersConfig:
 
 
 @dataclass
+class InvertHeadsConfig:
+    """scripts/invert_heads.py: inversion of procedural heads by optimisation, and what it has to beat."""
+
+    generator_path: str = "goae/assets/mini/generator.safetensors"
+    train: str = "data/mini/train.zip"  # of the mean image and of the nearest
+    test: str = "data/mini/test.zip"
+    num_images: int = 200  # of the test images, from the first; 0: all
+    spaces: list[str] = field(default_factory=lambda: list(SPACES))  # w | w_plus
+    batch_size: int = 20  # images whose codes are found together, and lost together if the run is stopped
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    lpips_path: str = ""  # empty: the cache
+    num_shown: int = 8  # rows of the picture, from the first batch
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = "runs/invert_heads"
+    metrics: str = "goae/assets/mini/metrics.json"  # its section `prior`; empty: only the summary, for a trial
+
+    def __post_init__(self) -> None:
+        if not self.spaces or set(self.spaces) - set(SPACES):
+            raise ValueError(f"spaces is {self.spaces}; expected some of {', '.join(SPACES)}")
+        if self.num_images < 0 or self.batch_size < 1 or self.num_shown < 1:
+            raise ValueError("expected num_images >= 0, batch_size >= 1 and num_shown >= 1")
+        check_device(self.device)
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 
@@ -297,6 +323,7 @@ def register() -> None:
     store.store(name="invert_schema", node=InvertConfig)
     store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
     store.store(name="check_meters_schema", node=CheckMetersConfig)
+    store.store(name="invert_heads_schema", node=InvertHeadsConfig)
     store.store(name="bench_schema", node=BenchConfig)
 
 
