@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.data.batches import DataConfig
+from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.meters import METERS
 from goae.models.afa import AFAConfig
@@ -274,6 +275,25 @@ class InvertHeadsConfig:
 
 
 @dataclass
+class FiguresConfig:
+    """scripts/figures.py: a figure of the paper, measured and drawn."""
+
+    figure: int = 0  # its number in the paper
+    generator_path: str = "goae/assets/mini/generator.safetensors"
+    networks: PerceptionConfig = field(default_factory=PerceptionConfig)
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)  # Fig. 3
+    shown: int = 0  # which of the z is drawn
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = "runs/figures"
+    metrics: str = "goae/assets/mini/metrics.json"  # empty: only the picture, for a trial
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shown < self.conditions.num_z:
+            raise ValueError(f"shown is {self.shown}; expected a number below conditions.num_z {self.conditions.num_z}")
+        check_device(self.device)
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 
@@ -324,6 +344,7 @@ def register() -> None:
     store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
     store.store(name="check_meters_schema", node=CheckMetersConfig)
     store.store(name="invert_heads_schema", node=InvertHeadsConfig)
+    store.store(name="figures_schema", node=FiguresConfig)
     store.store(name="bench_schema", node=BenchConfig)
 
 

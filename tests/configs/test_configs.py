@@ -128,7 +128,9 @@ def test_three_files_may_stand_for_a_run() -> None:
         composed_as(InvertConfig, "input=a.png", "camera=c.json", *files[:2], name="invert")
 
 
-@pytest.mark.parametrize("name", ["bench", "check_meters", "evaluate", "invert", "invert_heads", "prior_metrics"])
+@pytest.mark.parametrize(
+    "name", ["bench", "check_meters", "evaluate", "figures", "invert", "invert_heads", "prior_metrics"]
+)
 def test_keys_that_are_no_groups_can_be_set(name: str) -> None:
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     assert not groups & composed(name=name).keys()

@@ -1,0 +1,21 @@
+"""Measure and draw a figure of the paper: `python scripts/figures.py figure=3`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from goae.config import FiguresConfig, register, to_object
+from goae.errors import one_paragraph
+from goae.runs.figures import draw_figure
+
+register()
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="figures")
+def main(composed: DictConfig) -> None:
+    """Compose, check, draw."""
+    with one_paragraph():
+        print(draw_figure(to_object(composed, FiguresConfig)))
+
+
+if __name__ == "__main__":
+    main()
