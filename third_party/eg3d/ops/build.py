@@ -40,6 +40,7 @@ FILES = {
         "render_cpu.cpp",
         "render_backward_cpu.cpp",
         "layout_cpu.cpp",
+        "layer.cpp",
         "render_lanes_cpu.cpp",
         "conv3x3_cpu.cpp",
         "conv3x3_weights_cpu.cpp",

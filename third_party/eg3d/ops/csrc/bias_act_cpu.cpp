@@ -1,8 +1,8 @@
 #include "bias_act.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
+
+#include "parallel.h"
 
 namespace eg3d {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t GRAIN = 32768;  // elements for which a thread is worth waking
 
 template <typename T> void by_element(const BiasAct& args) {
-  at::parallel_for(0, args.numel, GRAIN, [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.numel, GRAIN, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) bias_act_element<T, int64_t>(args, i);
   });
 }
@@ -38,7 +38,7 @@ void by_run(const BiasAct& args) {
   auto* y = static_cast<float*>(args.y);
   const float below = args.act == LINEAR ? 1.0f : args.act == RELU ? 0.0f : float(args.alpha);
   const int64_t run = b ? args.step : args.numel;
-  at::parallel_for(0, args.numel, GRAIN, [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.numel, GRAIN, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end;) {
       const int64_t stop = std::min(end, (i / run + 1) * run);
       const float bias = b ? b[(i / run) % args.channels] : 0.0f;

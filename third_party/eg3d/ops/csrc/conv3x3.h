@@ -8,24 +8,12 @@
 #include <memory>
 #include <vector>
 
-#include "lattice.h"
+#include "layer.h"
 #include "winograd.h"
 
 namespace eg3d {
 
 constexpr int PANEL = (LANES == 16 ? 4 : 2) * LANES;  // outputs whose weights lie beside each other
-
-// Filters (outputs, inputs, 3, 3) with any strides; `flip` turns them around.
-struct Filters {
-  const float* data;
-  int64_t output, input, row, column;  // strides
-  int outputs, inputs;
-  bool flip;
-
-  float at(int64_t n, int64_t k, int y, int x) const {
-    return data[n * output + k * input + (flip ? 2 - y : y) * row + (flip ? 2 - x : x) * column];
-  }
-};
 
 // Sizes of the transformed weights of a scheme, W[point][panel][input][PANEL], with zeros after the last output.
 struct Packed {
@@ -74,12 +62,14 @@ struct Squares {
   }
 };
 
-// Scale and shift of the samples, per sample and channel, or per channel if `per_sample` is 0; null for none.
-struct Affine {
-  const float* scale;
-  const float* shift;
-  int64_t scale_sample;  // stride
+struct Free {
+  void operator()(float* memory) const { std::free(memory); }
 };
+using Memory = std::unique_ptr<float[], Free>;
+
+inline Memory allocate(int64_t count) {  // of cache lines, not set
+  return Memory(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+}
 
 // Memory of one thread for one block of squares.
 class Block {
@@ -95,15 +85,6 @@ class Block {
   const int64_t v_row, m_row, v_point, m_point;  // strides: odd, so that points do not meet in the cache
 
  private:
-  struct Free {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  using Memory = std::unique_ptr<float[], Free>;
-
-  static Memory allocate(int64_t count) {  // of cache lines, not set
-    return Memory(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
-  }
-
   Memory v_, m_;
   std::vector<float> zeros_, ones_;
 };

@@ -1,13 +1,11 @@
 // The gradient of a 3x3 convolution's weight by minimal filtering: products of transformed samples and gradients, summed
 // over the squares of the image at every point, and transformed back once.
-#include <ATen/Parallel.h>
+#include "conv3x3.h"
 
 #include <mutex>
 #include <vector>
 
-#include "conv3x3.h"
-#include "layer.h"
-#include "pixels.h"
+#include "parallel.h"
 
 namespace eg3d {
 namespace {
@@ -69,7 +67,7 @@ void add_products(Block& block, int64_t count, int inputs, int64_t columns, floa
 
 // Sums of all squares, [input][output] at every point, to filters (outputs, inputs, 3, 3).
 void transform_back(const float* sums, int inputs, int64_t columns, int outputs, float* filters) {
-  at::parallel_for(0, inputs, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, inputs, 16, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k)
       for (int n = 0; n < outputs; n += LANES) {
         Lanes rows[3][POINTS], g[3];
@@ -90,39 +88,30 @@ void transform_back(const float* sums, int inputs, int64_t columns, int outputs,
 
 }  // namespace
 
-at::Tensor conv3x3_weights(const at::Tensor& x_any, const at::Tensor& dy_any, const Maybe& scale_any,
-                           const Maybe& factor_any) {
-  const at::Tensor x = pixels_of(x_any), dy = pixels_of(dy_any);
-  check(dy, {x.size(0), dy.size(1), x.size(2), x.size(3)}, "dy");
-  const at::Tensor scale = given(scale_any, {x.size(0), x.size(1)}, 1.0f, x, "scale");
-  const at::Tensor factor = given(factor_any, {x.size(0), dy.size(1)}, 1.0f, x, "factor");
-  const Lattice from = lattice(x), gradient = lattice(dy);
-  const Squares squares(x.size(0), from.height, from.width);
-  const int inputs = from.channels, outputs = gradient.channels;
+void conv3x3_weights_cpu(const Lattice& x, const Lattice& dy, const float* scale, const float* factor, float* to) {
+  const Squares squares(x.batch, x.height, x.width);
+  const int inputs = x.channels, outputs = dy.channels;
   const int64_t columns = (outputs + PANEL - 1) / PANEL * PANEL, blocks = (squares.count + SQUARES - 1) / SQUARES;
   std::vector<float> total(POINTS * POINTS * inputs * columns);
   std::mutex mutex;
-  const Affine affine{scale.const_data_ptr<float>(), nullptr, inputs};
-  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+  const Affine affine{scale, nullptr, inputs};
+  parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     Block block(SQUARES, inputs, columns, POINTS * POINTS);
     std::vector<float> sums(total.size());
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * SQUARES, last = std::min(squares.count, first + SQUARES);
       for (int64_t k = first; k < last; ++k) {
         Square at = squares[k];
-        transform_gradient(gradient, at, factor.const_data_ptr<float>(), block, block.m() + (k - first) * block.m_row);
+        transform_gradient(dy, at, factor, block, block.m() + (k - first) * block.m_row);
         at.row -= 1, at.column -= 1;
-        transform_samples<ThreeTaps, ThreeTaps, false>(from, at, affine, block,
-                                                       block.v() + (k - first) * block.v_row);
+        transform_samples<ThreeTaps, ThreeTaps, false>(x, at, affine, block, block.v() + (k - first) * block.v_row);
       }
       add_products(block, last - first, inputs, columns, sums.data());
     }
     const std::lock_guard<std::mutex> guard(mutex);
     for (size_t i = 0; i < sums.size(); ++i) total[i] += sums[i];
   });
-  at::Tensor filters = at::empty({outputs, inputs, 3, 3}, x.options().memory_format(at::MemoryFormat::Contiguous));
-  transform_back(total.data(), inputs, columns, outputs, filters.mutable_data_ptr<float>());
-  return filters;
+  transform_back(total.data(), inputs, columns, outputs, to);
 }
 
 }  // namespace eg3d

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX__) && !defined(__CUDACC__)
+#if defined(__AVX512F__) && defined(__clang__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
 
@@ -93,12 +93,16 @@ EG3D_HD Wide& operator+=(Wide& x, Wide y) { return x = x + y; }
 EG3D_HD float sum(Wide x) { return sum(x.low + x.high); }
 
 // One instruction on x86, which compilers do not find in the general form; of two operands it returns the second if
-// either is NaN, which has to stay NaN.
+// either is NaN, which has to stay NaN. Builtins, since immintrin.h takes a second to read.
 EG3D_HD Lanes at_least(Lanes x, float limit) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__clang__)
   return _mm512_max_ps(Lanes{} + limit, x);
+#elif defined(__AVX512F__)
+  constexpr unsigned short EVERY = 0xffff;
+  constexpr int ROUND_AS_SET = 4;
+  return __builtin_ia32_maxps512_mask(Lanes{} + limit, x, Lanes{}, EVERY, ROUND_AS_SET);
 #elif defined(__AVX__)
-  return _mm256_max_ps(Lanes{} + limit, x);
+  return __builtin_ia32_maxps256(Lanes{} + limit, x);
 #else
   return x < limit ? Lanes{} + limit : x;
 #endif

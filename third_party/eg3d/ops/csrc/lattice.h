@@ -8,7 +8,7 @@ namespace eg3d {
 struct Lattice {
   const float* data;
   int64_t sample, row, pixel;  // strides
-  int height, width, channels;
+  int batch, height, width, channels;
 };
 
 }  // namespace eg3d

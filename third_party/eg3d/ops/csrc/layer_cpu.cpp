@@ -1,16 +1,17 @@
 // What surrounds the convolutions of a synthesis layer, in one pass over memory each: the FIR filter with the layer's
 // epilogue behind it, and the gradient of that epilogue. Images are (B, C, H, W) with channels last.
-#include <ATen/Parallel.h>
+#include "layer.h"
+
+#include <algorithm>
 #include <mutex>
 #include <vector>
 
-#include "layer.h"
-#include "pixels.h"
+#include "parallel.h"
 
 namespace eg3d {
 namespace {
 
-constexpr int TAPS = 4;
+constexpr int TAPS = FILTER_TAPS;
 constexpr int STRIP = 16, ROWS = 8;  // pixels and rows of an output that are filtered together
 
 // An output patch of a separable filter, y[o] = sum_k f[k] x[o - pad + k] on each axis.
@@ -49,19 +50,12 @@ struct Filter {
 
 }  // namespace
 
-at::Tensor filter_image(const at::Tensor& x_any, at::ArrayRef<double> taps, int64_t pad, at::IntArrayRef size,
-                        const Maybe& factor, const Maybe& noise, const Maybe& bias, const Maybe& slope, double gain,
-                        double clamp) {
-  TORCH_CHECK(taps.size() == TAPS, "expected ", TAPS, " taps");
-  const at::Tensor x = pixels_of(x_any);
-  at::Tensor y = image_like(x, x.size(1), size[0], size[1]);
-  const Layer layer(y, factor, noise, bias, slope, gain, clamp);
-  Filter filter{lattice(x), lattice(y), {}, int(pad)};
-  std::copy(taps.begin(), taps.end(), filter.taps);
-  float* out = y.mutable_data_ptr<float>();
-  const Lattice& to = filter.to;
+void filter_image_cpu(const Lattice& x, const float* taps, int pad, const Epilogue& epilogue, const Lattice& to,
+                      float* out) {
+  Filter filter{x, to, {}, pad};
+  std::copy_n(taps, TAPS, filter.taps);
   const int64_t bands = (to.height + ROWS - 1) / ROWS;
-  at::parallel_for(0, y.size(0) * bands, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, to.batch * bands, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> sums((STRIP + TAPS - 1) * to.channels), zeros(sums.size());
     for (int64_t i = begin; i < end; ++i) {
       const int64_t sample = i / bands;
@@ -73,46 +67,34 @@ at::Tensor filter_image(const at::Tensor& x_any, at::ArrayRef<double> taps, int6
                          sums.data());
           for (int column = left; column < right; ++column) {
             float* pixel = out + sample * to.sample + row * to.row + column * to.pixel;
-            layer.epilogue.pixel(sample, row, column, [&](int c) { return filter.along_x(sums.data(), column - left, c); },
-                                 pixel);
+            epilogue.pixel(sample, row, column, [&](int c) { return filter.along_x(sums.data(), column - left, c); },
+                           pixel);
           }
         }
       }
     }
   });
-  return y;
 }
 
-// Gradient of the epilogue in u = factor x + noise + bias, from y: du, and its sums over the pixels of each sample of
-// du and of du factor x.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> epilogue_gradient(const at::Tensor& dy_any, const at::Tensor& y_any,
-                                                                 const Maybe& noise, const Maybe& bias,
-                                                                 const Maybe& slope, double gain, double clamp) {
-  const at::Tensor y = pixels_of(y_any), dy = pixels_of(dy_any);
-  check(dy, y.sizes(), "dy");
-  at::Tensor du = image_like(y, y.size(1), y.size(2), y.size(3));
-  const Layer layer(y, {}, noise, bias, slope, gain, clamp);
-  const Epilogue& epilogue = layer.epilogue;
-  const Lattice of_y = lattice(y), of_dy = lattice(dy);
-  const int channels = of_y.channels;
-  at::Tensor sums = at::zeros({2, y.size(0), channels}, at::kDouble);
-  double* totals = sums.mutable_data_ptr<double>();
-  const int64_t total_stride = y.size(0) * channels;
-  float* out = du.mutable_data_ptr<float>();
+void epilogue_gradient_cpu(const Lattice& dy, const Lattice& y, const Epilogue& epilogue, float* du, float* sums,
+                           float* products) {
+  const int channels = y.channels;
+  const int64_t size = int64_t(y.batch) * channels;
+  std::vector<double> totals(2 * size);
   std::mutex mutex;
-  at::parallel_for(0, y.size(0) * of_y.height, 8, [&](int64_t begin, int64_t end) {
+  parallel_for(0, int64_t(y.batch) * y.height, 8, [&](int64_t begin, int64_t end) {
     std::vector<float> part(2 * channels);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t sample = i / of_y.height;
-      const int row = int(i % of_y.height);
+      const int64_t sample = i / y.height;
+      const int row = int(i % y.height);
       std::fill(part.begin(), part.end(), 0.0f);
-      for (int column = 0; column < of_y.width; ++column) {
-        const int64_t at = sample * of_y.sample + row * of_y.row + column * of_y.pixel;
+      for (int column = 0; column < y.width; ++column) {
+        const int64_t at = sample * y.sample + row * y.row + column * y.pixel;
         const float shift = epilogue.noise_at(sample, row, column);
         for (int c = 0; c < channels; c += LANES) {
           const Epilogue::Lane lane = epilogue.lane(sample, c);
-          const Lanes value = load(of_y.data + at + c), change = epilogue.gradient(lane, value, load(of_dy.data + at + c));
-          store(out + at + c, change);
+          const Lanes value = load(y.data + at + c), change = epilogue.gradient(lane, value, load(dy.data + at + c));
+          store(du + at + c, change);
           store(part.data() + c, load(part.data() + c) + change);
           float* second = part.data() + channels + c;
           store(second, load(second) + change * epilogue.product(lane, value, shift));
@@ -121,12 +103,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> epilogue_gradient(const at::Tenso
       const std::lock_guard<std::mutex> guard(mutex);
       for (int c = 0; c < channels; ++c) {
         totals[sample * channels + c] += part[c];
-        totals[total_stride + sample * channels + c] += part[channels + c];
+        totals[size + sample * channels + c] += part[channels + c];
       }
     }
   });
-  sums = sums.to(at::kFloat);
-  return {du, sums.select(0, 0), sums.select(0, 1)};
+  for (int64_t i = 0; i < size; ++i) sums[i] = float(totals[i]), products[i] = float(totals[size + i]);
 }
 
 }  // namespace eg3d

@@ -1,9 +1,9 @@
 // Planes with the channels of a texel beside each other, and back.
 #include "render.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
+
+#include "parallel.h"
 
 namespace eg3d {
 namespace {
@@ -13,7 +13,7 @@ constexpr int64_t PIXELS = 16;  // a cache line of an image's row
 // Calls work(image, first, last) for runs of up to PIXELS pixels of every image.
 template <typename Work> void by_line(int64_t images, int64_t pixels, const Work& work) {
   const int64_t lines = (pixels + PIXELS - 1) / PIXELS;
-  at::parallel_for(0, images * lines, 64, [&](int64_t begin, int64_t end) {
+  parallel_for(0, images * lines, 64, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t first = k % lines * PIXELS;
       work(k / lines, first, std::min(first + PIXELS, pixels));

@@ -1,8 +1,6 @@
 // The operators as PyTorch sees them: checks, memory, and the call of the kernel. Compiled once for the CPU and once,
 // with EG3D_CUDA, for the GPU; EG3D_NAME (eg3d_cpu, eg3d_cuda) names the library.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include "operators.h"
@@ -12,6 +10,10 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#else
+#include <ATen/Parallel.h>
+
+#include "parallel.h"
 #endif
 
 namespace eg3d {
@@ -44,8 +46,11 @@ void check_floating(const at::Tensor& x) {
   check(x, x, dtype, "x");
 }
 
+// x is dense. Methods of tensors need no headers of their own, unlike functions.
+at::Tensor new_like(const at::Tensor& x) { return x.new_empty_strided(x.sizes(), x.strides()); }
+
 at::Tensor in_layout_of(const at::Tensor& t, const at::Tensor& x) {
-  return t.strides() == x.strides() ? t : at::empty_like(x).copy_(t);
+  return t.strides() == x.strides() ? t : new_like(x).copy_(t);
 }
 
 at::Tensor bias_act(const at::Tensor& x_any, const std::optional<at::Tensor>& b_any,
@@ -54,7 +59,7 @@ at::Tensor bias_act(const at::Tensor& x_any, const std::optional<at::Tensor>& b_
   check_floating(x_any);
   EG3D_GUARD(x_any);
   const at::Tensor x = x_any.is_non_overlapping_and_dense() ? x_any : x_any.contiguous();
-  at::Tensor y = at::empty_like(x), b, t;
+  at::Tensor y = new_like(x), b, t;
   if (b_any) {
     check(*b_any, x, x.scalar_type(), "b");
     TORCH_CHECK(b_any->dim() == 1 && b_any->size(0) == x.size(dim), "b does not fit x");
@@ -81,13 +86,16 @@ at::Tensor upfirdn2d(const at::Tensor& x_any, const at::Tensor& f_any, at::IntAr
   TORCH_CHECK(x_any.dim() == 4 && f_any.dim() == 2, "x has to be (B, C, H, W) and f (T_y, T_x)");
   TORCH_CHECK(up[0] > 0 && up[1] > 0 && down[0] > 0 && down[1] > 0, "up and down have to be positive");
   EG3D_GUARD(x_any);
-  const auto format = DEVICE == c10::DeviceType::CPU ? at::MemoryFormat::Contiguous : x_any.suggest_memory_format();
+  const bool channels_last =
+      DEVICE != c10::DeviceType::CPU && x_any.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   const at::Tensor x = DEVICE == c10::DeviceType::CPU ? x_any.contiguous() : x_any, f = f_any.contiguous();
-  at::Tensor y = at::empty({x.size(0), x.size(1), size[1], size[0]}, x.options().memory_format(format));
+  const int64_t channels = x.size(1), shape[] = {x.size(0), channels, size[1], size[0]};
+  const int64_t strides[] = {size[1] * size[0] * channels, 1, size[0] * channels, channels};
+  at::Tensor y = channels_last ? x.new_empty_strided(shape, strides) : x.new_empty(shape);
   Upfirdn2d args{x.const_data_ptr(), f.const_data_ptr<float>(), y.mutable_data_ptr(), x.size(0), x.size(1),
                  int(x.size(3)), int(x.size(2)), int(size[0]), int(size[1]), int(f.size(1)), int(f.size(0)),
                  int(up[0]), int(up[1]), int(down[0]), int(down[1]), int(pad[0]), int(pad[1]),
-                 {}, {}, flip, format == at::MemoryFormat::ChannelsLast, gain, x.scalar_type()};
+                 {}, {}, flip, channels_last, gain, x.scalar_type()};
   std::copy_n(x.strides().begin(), 4, args.x_strides);
   std::copy_n(y.strides().begin(), 4, args.y_strides);
   if (y.numel() > 0) EG3D_RUN(upfirdn2d, args);
@@ -95,6 +103,16 @@ at::Tensor upfirdn2d(const at::Tensor& x_any, const at::Tensor& f_any, at::IntAr
 }
 
 }  // namespace
+
+#ifndef EG3D_CUDA
+int num_threads() { return at::get_num_threads(); }
+
+void parallel_for(int64_t begin, int64_t end, int64_t grain, void (*call)(const void*, int64_t, int64_t),
+                  const void* work) {
+  at::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) { call(work, first, last); });
+}
+#endif
+
 }  // namespace eg3d
 
 #define EG3D_LIBRARY(name, module) TORCH_LIBRARY(name, module)
@@ -108,6 +126,23 @@ EG3D_LIBRARY(EG3D_NAME, module) {
 #ifndef EG3D_CUDA
   module.def("interleave(Tensor planes, int width) -> Tensor", &eg3d::interleave);
   module.def("separate(Tensor planes, int channels) -> Tensor", &eg3d::separate);
+  module.def(
+      "conv3x3(Tensor x, Tensor w, bool flip, Tensor? scale, Tensor? shift, Tensor? factor, Tensor? noise, "
+      "Tensor? bias, Tensor? slope, float gain, float clamp) -> Tensor", &eg3d::conv3x3);
+  module.def(
+      "conv3x3_gradient(Tensor g, Tensor w, bool flip, Tensor? scale, Tensor? factor, Tensor? like)"
+      " -> (Tensor, Tensor)", &eg3d::conv3x3_gradient);
+  module.def("conv3x3_up(Tensor x, Tensor w, bool flip, Tensor? scale) -> Tensor", &eg3d::conv3x3_up);
+  module.def(
+      "conv3x3_down(Tensor z, Tensor w, bool flip, bool padded, Tensor? scale, Tensor? factor, Tensor? like)"
+      " -> (Tensor, Tensor)", &eg3d::conv3x3_down);
+  module.def("conv3x3_weights(Tensor x, Tensor dy, Tensor? scale, Tensor? factor) -> Tensor", &eg3d::conv3x3_weights);
+  module.def(
+      "filter_image(Tensor x, float[] taps, int pad, int[2] size, Tensor? factor, Tensor? noise, Tensor? bias, "
+      "Tensor? slope, float gain, float clamp) -> Tensor", &eg3d::filter_image);
+  module.def(
+      "epilogue_gradient(Tensor dy, Tensor y, Tensor? noise, Tensor? bias, Tensor? slope, float gain, float clamp)"
+      " -> (Tensor, Tensor, Tensor)", &eg3d::epilogue_gradient);
 #endif
   module.def(  // -> features, depth, total, limits
       "render(Tensor planes, Tensor origins, Tensor directions, Tensor coarse, Tensor fine, Tensor w1, Tensor b1,"

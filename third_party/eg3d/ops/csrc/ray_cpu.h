@@ -3,8 +3,6 @@
 
 #include "render.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "matrix.h"
+#include "parallel.h"
 #include "ray.h"
 
 namespace eg3d {
@@ -232,7 +231,7 @@ class Order {
 
 // Calls work(partition, begin, end) for equal parts of [0, total), each by one thread.
 template <typename Work> void by_partition(int64_t total, int64_t partitions, const Work& work) {
-  at::parallel_for(0, partitions, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, partitions, 1, [&](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) work(p, total * p / partitions, total * (p + 1) / partitions);
   });
 }

@@ -1,10 +1,6 @@
 // The renderer as PyTorch sees it; compiled once for the CPU and once for the GPU, like library.cpp.
 #include "render.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
-
 #include "operators.h"
 
 #ifdef EG3D_CUDA
@@ -25,10 +21,16 @@ void check_alignment(const at::Tensor& planes) {
   TORCH_CHECK(reinterpret_cast<uintptr_t>(planes.const_data_ptr()) % 16 == 0, "planes begin at an odd address");
 }
 
+Planes type_of(const at::Tensor& planes) {
+  const auto dtype = planes.scalar_type();
+  return dtype == c10::ScalarType::Half ? Planes::HALF
+      : dtype == c10::ScalarType::BFloat16 ? Planes::BFLOAT16 : Planes::FLOAT;
+}
+
 void run(const Render& r, const at::Tensor& planes, bool) {
   check_alignment(planes);
   const c10::cuda::CUDAGuard guard(planes.device());
-  render_cuda(r, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
+  render_cuda(r, type_of(planes), c10::cuda::getCurrentCUDAStream().stream());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -36,7 +38,7 @@ void run_backward(const Render& r, const RenderGradients& g, const at::Tensor& p
   at::globalContext().alertNotDeterministic("eg3d render_backward");
   check_alignment(planes);
   const c10::cuda::CUDAGuard guard(planes.device());
-  render_backward_cuda(r, g, planes.scalar_type(), c10::cuda::getCurrentCUDAStream().stream());
+  render_backward_cuda(r, g, type_of(planes), c10::cuda::getCurrentCUDAStream().stream());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 #else
@@ -109,7 +111,7 @@ at::Tensor interleave(const at::Tensor& planes, int64_t width) {
   TORCH_CHECK(planes.dim() == 5 && planes.size(2) <= width, "planes has to be (B, 3, C, H, W), C at most ", width);
   check(planes, planes, planes.sizes(), "planes");
   const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(3) * planes.size(4);
-  at::Tensor out = at::empty({planes.size(0), planes.size(1), planes.size(3), planes.size(4), width}, planes.options());
+  at::Tensor out = planes.new_empty({planes.size(0), planes.size(1), planes.size(3), planes.size(4), width});
   interleave_cpu(planes.const_data_ptr<float>(), out.mutable_data_ptr<float>(), images, planes.size(2), pixels, width);
   return out;
 }
@@ -118,8 +120,7 @@ at::Tensor separate(const at::Tensor& planes, int64_t channels) {
   TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C >= ", channels);
   check(planes, planes, planes.sizes(), "planes");
   const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(2) * planes.size(3);
-  at::Tensor out =
-      at::empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)}, planes.options());
+  at::Tensor out = planes.new_empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)});
   const float* from = planes.const_data_ptr<float>();
   separate_cpu(from, out.mutable_data_ptr<float>(), images, channels, pixels, planes.size(4));
   return out;
@@ -132,10 +133,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
     at::IntArrayRef axes, double scale, bool fine_is_depth, bool with_features, bool by_lanes) {
   const Inputs inputs{planes, origins, directions, coarse, fine, w1, b1, w2, b2};
   Render r = describe(inputs, axes, scale, fine_is_depth, by_lanes || ON_GPU);
-  const auto options = coarse.options();
-  at::Tensor features = at::empty({r.batch, r.rays, with_features ? r.colors : 0}, options);
-  at::Tensor depth = at::empty({r.batch, r.rays, 1}, options), total = at::empty({r.batch, r.rays, 1}, options);
-  at::Tensor limits = at::empty({r.batch, r.rays, 2}, options);
+  at::Tensor features = coarse.new_empty({r.batch, r.rays, with_features ? r.colors : 0});
+  at::Tensor depth = coarse.new_empty({r.batch, r.rays, 1}), total = coarse.new_empty({r.batch, r.rays, 1});
+  at::Tensor limits = coarse.new_empty({r.batch, r.rays, 2});
   r.features = with_features ? features.mutable_data_ptr<float>() : nullptr;
   r.depth = depth.mutable_data_ptr<float>(), r.total = total.mutable_data_ptr<float>();
   r.limits = limits.mutable_data_ptr<float>();
@@ -146,7 +146,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> render(
 std::vector<at::Tensor> render_backward(
     const at::Tensor& planes, const at::Tensor& origins, const at::Tensor& directions, const at::Tensor& coarse,
     const at::Tensor& fine, const at::Tensor& w1, const at::Tensor& b1, const at::Tensor& w2, const at::Tensor& b2,
-    at::IntArrayRef axes, double scale, bool fine_is_depth, const std::optional<at::Tensor>& d_features,
+    at::IntArrayRef axes, double scale, bool fine_is_depth, const Maybe& d_features,
     const at::Tensor& d_depth, const at::Tensor& d_total, bool of_planes, bool of_rays, bool of_decoder,
     bool by_lanes) {
   const Inputs inputs{planes, origins, directions, coarse, fine, w1, b1, w2, b2};
@@ -157,12 +157,12 @@ std::vector<at::Tensor> render_backward(
   std::vector<at::Tensor> made;
   RenderGradients g{};
   const auto make = [&](const at::Tensor& like, bool wanted) -> float* {
-    made.push_back(wanted ? at::zeros_like(like) : at::empty({0}, like.options()));
+    made.push_back(like.new_zeros(wanted ? like.sizes() : at::IntArrayRef({0})));
     return wanted ? made.back().mutable_data_ptr<float>() : nullptr;
   };
   g.features = d_features ? d_features->const_data_ptr<float>() : nullptr;
   g.depth = d_depth.const_data_ptr<float>(), g.total = d_total.const_data_ptr<float>();
-  made.push_back(at::zeros(of_planes ? planes.sizes() : at::IntArrayRef({0}), coarse.options()));
+  made.push_back(coarse.new_zeros(of_planes ? planes.sizes() : at::IntArrayRef({0})));
   g.planes = of_planes ? made.back().mutable_data_ptr<float>() : nullptr;
   g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
   g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);

@@ -1,8 +1,6 @@
 // A render of three planes along rays, as the library hands it to the kernels.
 #pragma once
 
-#include <c10/core/ScalarType.h>
-
 #include <cstdint>
 
 namespace eg3d {
@@ -39,9 +37,10 @@ void separate_cpu(const float* from, float* to, int64_t images, int64_t channels
 void render_cpu(const Render& args);
 void render_backward_cpu(const Render& args, const RenderGradients& gradients);
 
-// `planes`: their type, float, half or bfloat16.
-void render_cuda(const Render& args, c10::ScalarType planes, void* stream);
-void render_backward_cuda(const Render& args, const RenderGradients& gradients, c10::ScalarType planes, void* stream);
+enum class Planes { FLOAT, HALF, BFLOAT16 };  // their type
+
+void render_cuda(const Render& args, Planes planes, void* stream);
+void render_backward_cuda(const Render& args, const RenderGradients& gradients, Planes planes, void* stream);
 
 // The GPU's program on a CPU, for tests.
 void render_lanes(const Render& args);

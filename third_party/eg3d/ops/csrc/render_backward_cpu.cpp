@@ -210,7 +210,7 @@ struct Backward {
 void render_backward_cpu(const Render& r, const RenderGradients& g) {
   const Decoder decoder(r);
   const Order order(r.rays);
-  const int64_t partitions = std::min<int64_t>(at::get_num_threads(), MAX_PARTITIONS);
+  const int64_t partitions = std::min<int64_t>(num_threads(), MAX_PARTITIONS);
   const int64_t size = 3 * int64_t(r.height) * r.width * r.channels;
   std::vector<std::unique_ptr<Backward>> work(partitions);
   std::vector<std::unique_ptr<Floats>> others(partitions);
@@ -226,7 +226,7 @@ void render_backward_cpu(const Render& r, const RenderGradients& g) {
         work[p]->add(item * r.rays + order[n], d_planes && p > 0 ? static_cast<float*>(*others[p]) : d_planes);
     });
     if (!d_planes) continue;
-    at::parallel_for(0, size, 1 << 15, [&](int64_t begin, int64_t end) {
+    parallel_for(0, size, 1 << 15, [&](int64_t begin, int64_t end) {
       for (int64_t p = 1; p < partitions; ++p) {
         const float* other = *others[p];
         for (int64_t j = begin; j < end; ++j) d_planes[j] += other[j];

@@ -25,7 +25,7 @@ void composite(Ray& ray, float* features) {
 void render_cpu(const Render& r) {
   const Decoder decoder(r);
   const Order order(r.rays);
-  by_partition(r.batch * r.rays, at::get_num_threads(), [&](int64_t, int64_t begin, int64_t end) {
+  by_partition(r.batch * r.rays, num_threads(), [&](int64_t, int64_t begin, int64_t end) {
     Ray ray(r, decoder);
     for (int64_t n = begin; n < end; ++n) {
       const int64_t i = n / r.rays * r.rays + order[n % r.rays];

@@ -1,6 +1,5 @@
 // The renderer on a GPU: a warp takes a ray (ray_by_lanes.h), a block keeps the decoder in its shared memory and goes
 // on to further rays. Gradients of planes and decoder are added atomically: their last bits vary from run to run.
-#include <c10/core/ScalarType.h>
 #include <c10/cuda/CUDAException.h>
 
 #include <algorithm>
@@ -85,19 +84,19 @@ void launch(void (*kernel)(Arguments...), const Render& r, const Shared& sizes, 
 
 }  // namespace
 
-void render_cuda(const Render& r, c10::ScalarType planes, void* stream) {
+void render_cuda(const Render& r, Planes planes, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   const Shared sizes(r, false, false);
-  if (planes == c10::ScalarType::Half) return launch(forward_kernel<__half>, r, sizes, queue, r);
-  if (planes == c10::ScalarType::BFloat16) return launch(forward_kernel<__nv_bfloat16>, r, sizes, queue, r);
+  if (planes == Planes::HALF) return launch(forward_kernel<__half>, r, sizes, queue, r);
+  if (planes == Planes::BFLOAT16) return launch(forward_kernel<__nv_bfloat16>, r, sizes, queue, r);
   launch(forward_kernel<float>, r, sizes, queue, r);
 }
 
-void render_backward_cuda(const Render& r, const RenderGradients& g, c10::ScalarType planes, void* stream) {
+void render_backward_cuda(const Render& r, const RenderGradients& g, Planes planes, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   const Shared sizes(r, true, g.w1 != nullptr);
-  if (planes == c10::ScalarType::Half) return launch(backward_kernel<__half>, r, sizes, queue, r, g);
-  if (planes == c10::ScalarType::BFloat16) return launch(backward_kernel<__nv_bfloat16>, r, sizes, queue, r, g);
+  if (planes == Planes::HALF) return launch(backward_kernel<__half>, r, sizes, queue, r, g);
+  if (planes == Planes::BFLOAT16) return launch(backward_kernel<__nv_bfloat16>, r, sizes, queue, r, g);
   launch(backward_kernel<float>, r, sizes, queue, r, g);
 }
 

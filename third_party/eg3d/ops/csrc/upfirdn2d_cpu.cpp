@@ -1,17 +1,17 @@
 #include "upfirdn2d.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
+
+#include "parallel.h"
 
 namespace eg3d {
 namespace {
 
 template <typename T> void by_element(const Upfirdn2d& args) {
   const int64_t numel = args.batch * args.channels * args.out_x * args.out_y;
-  at::parallel_for(0, numel, 4096, [&](int64_t begin, int64_t end) {
+  parallel_for(0, numel, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) upfirdn2d_element<T, int64_t>(args, i);
   });
 }
@@ -71,7 +71,7 @@ void by_row(const Upfirdn2d& args) {
   const int shared = std::gcd(args.up_x, args.down_x);
   const std::vector<Tap> taps = row_taps(args, args.up_x / shared, args.down_x / shared);
   const int64_t rows = args.batch * args.channels * args.out_y;
-  at::parallel_for(0, rows, std::max<int64_t>(1, 4096 / args.out_x), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows, std::max<int64_t>(1, 4096 / args.out_x), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / args.out_y, n = plane / args.channels, c = plane % args.channels;
       const float* x = static_cast<const float*>(args.x) + n * args.x_strides[0] + c * args.x_strides[1];
