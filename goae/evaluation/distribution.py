@@ -67,6 +67,28 @@ def distances(first: Tensor, second: Tensor) -> dict[str, float]:
     return {"fd": frechet_distance(first, second), "kid": kernel_distance(first, second)}
 
 
+def compare_sets(real: Tensor, shown: Tensor) -> dict[str, float | int | str]:
+    """FID and KID of features (N, D) and (M, D) with what they depend on: both counts, D, and a note where it is due.
+
+    Returns: `fid`, `kid`, `num_real`, `num_shown`, `num_features`; `note` if a covariance lacks full rank.
+    """
+    found = distances(real, shown)
+    counts: dict[str, float | int | str] = {
+        "fid": found["fd"],
+        "kid": found["kid"],
+        "num_real": len(real),
+        "num_shown": len(shown),
+        "num_features": real.shape[1],
+    }
+    fewest = min(len(real), len(shown))
+    if fewest <= real.shape[1]:
+        counts["note"] = (
+            f"{fewest} images span at most {fewest - 1} of {real.shape[1]} feature directions, so that a covariance "
+            f"lacks full rank: FID is biased upwards and compares with sets of the same size only; KID is not biased"
+        )
+    return counts
+
+
 def floor(real: Tensor) -> dict[str, float]:
     """The distances between every other row and the rest: what real images of this number reach."""
     return {f"{name}_floor": value for name, value in distances(real[::2], real[1::2]).items()}

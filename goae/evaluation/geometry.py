@@ -1,11 +1,49 @@
-"""Geometry of what a method renders against that of procedural heads, whose true depth is known.
+"""How right the geometry is: the paper's error against a pseudo-depth (Sec. 5.1), and that against a true depth.
 
-Not the paper's geometry error (Sec. 5.1), which compares normalised depth with that of a reconstruction network.
+The paper takes a face reconstruction network's depth for the truth and compares after both maps are brought to zero
+mean and unit variance, so that neither scale nor place counts. All maps here grow with the distance from the camera.
+Where a reference comes from is a `Reference`: the mini world's true depth, a folder of maps, or any network. Procedural
+heads have a true depth, from which the error along the ray is in scene units.
 """
 
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
+
+SIGNS = ("distance", "height")  # whether a stored map grows away from the camera, or towards it
+
+
+class DepthMap(NamedTuple):
+    """depth (B, 1, H, W), larger is farther; region (B, 1, H, W) bool, where it is known; empty if there is no map."""
+
+    depth: Tensor
+    region: Tensor
+
+
+class Reference(Protocol):
+    """What depth an image should have."""
+
+    def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
+        """The depth of a batch of a data set: image (B, 3, H, H), name (list), and the extras it was read with."""
+
+
+def geometry_error(depth: Tensor, reference: DepthMap, grid: int) -> Tensor:
+    """Mean squared difference of both depths inside the region, each normalised over it: (B,), 0 up to 4.
+
+    Args:
+        depth: (B, 1, h, w) of the render, along the ray.
+        reference: of another size if need be; both are brought to grid x grid pixels.
+    Returns: NaN for images whose region has fewer than two pixels or whose depth does not vary over it.
+    """
+    reference = on_grid(reference, grid)
+    shown = on_grid(DepthMap(depth, torch.ones_like(depth, dtype=torch.bool)), grid).depth
+    difference = _normalised(shown, reference.region) - _normalised(reference.depth, reference.region)
+    return _mean(difference.square(), reference.region)
 
 
 def depth_errors(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:
@@ -31,3 +69,94 @@ def depth_errors(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:
     head = avg_pool2d((parts > 0).to(depth), step) == 1
     off = torch.where(head, (depth - true).abs(), torch.zeros_like(depth))
     return off.flatten(1).sum(1) / head.flatten(1).sum(1)
+
+
+def on_grid(found: DepthMap, grid: int) -> DepthMap:
+    """Both maps at grid x grid: larger ones by averaging, smaller ones by bilinear interpolation.
+
+    A pixel of the grid is known where all that it is made from is, so that silhouettes stay out.
+    """
+    if found.depth.shape != found.region.shape or found.depth.shape[1] != 1:
+        raise ValueError(f"depth {tuple(found.depth.shape)}, region {tuple(found.region.shape)}; expected (B, 1, H, W)")
+    if found.depth.shape[2:] == (grid, grid):
+        return found
+
+    def resized(x: Tensor) -> Tensor:
+        if min(x.shape[2:]) > grid:
+            return adaptive_avg_pool2d(x, grid)
+        return interpolate(x, (grid, grid), mode="bilinear", align_corners=False)
+
+    known = resized(found.region.to(found.depth.dtype)) > 1 - 1e-6
+    return DepthMap(resized(torch.where(found.region, found.depth, 0)), known)
+
+
+class TrueDepth:
+    """The mini world's own depth inside the head, from samples with the extras `depth` and `parts`."""
+
+    def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
+        return DepthMap(batch["depth"], batch["parts"] > 0)
+
+
+class NetworkDepth:
+    """Any network: images (B, 3, H, H) in [-1, 1] to depth and region, such as a face reconstruction's raster."""
+
+    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        self.network = network
+
+    def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
+        depth, region = self.network(batch["image"])
+        return DepthMap(depth, region.bool())
+
+
+class DepthFolder:
+    """Maps that some other program wrote: `<image name without its ending>.npz` with `depth` (H, W), NaN outside.
+
+    A map that is missing or has no known pixel counts as a failure of whatever wrote the folder, not of the method.
+    """
+
+    def __init__(self, path: str | Path, sign: str = "distance") -> None:
+        """`sign`: whether the maps grow away from the camera ("distance") or towards it ("height").
+
+        Raises: FileNotFoundError if there is no such folder or no map in it; ValueError for another sign.
+        """
+        self.path = Path(path)
+        if sign not in SIGNS:
+            raise ValueError(f"metrics.geometry_sign is {sign!r}; expected one of {', '.join(SIGNS)}")
+        if not any(self.path.rglob("*.npz")):
+            raise FileNotFoundError(
+                f"there is no depth map in {self.path}: expected <image name>.npz with `depth` (H, W), NaN outside of "
+                "the face, for the images of the data set; set metrics.geometry_path, or metrics.geometry=none"
+            )
+        self.factor = 1.0 if sign == "distance" else -1.0
+
+    def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
+        maps = [self._read(name) for name in batch["name"]]
+        size = next((m.shape for m in maps if m is not None), (1, 1))
+        rows = [torch.full(size, float("nan")) if m is None else m for m in maps]
+        if any(row.shape != size for row in rows):
+            raise ValueError(f"the depth maps in {self.path} differ in size: {sorted({tuple(r.shape) for r in rows})}")
+        depth = torch.stack(rows)[:, None].to(batch["image"])
+        return DepthMap(torch.nan_to_num(depth) * self.factor, ~torch.isnan(depth))
+
+    def _read(self, name: str) -> Tensor | None:
+        file = self.path / PurePosixPath(name).with_suffix(".npz")
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            if "depth" not in arrays or arrays["depth"].ndim != 2:
+                raise ValueError(f"{file} has no `depth` (H, W); it has {', '.join(arrays)}")
+            return torch.from_numpy(arrays["depth"].astype(np.float32))
+
+
+def _mean(values: Tensor, region: Tensor) -> Tensor:
+    """(B,) mean inside the region; NaN where it is empty."""
+    return torch.where(region, values, 0).sum((1, 2, 3)) / region.sum((1, 2, 3))
+
+
+def _normalised(depth: Tensor, region: Tensor) -> Tensor:
+    """Zero mean and unit variance inside the region; in float64, since depths differ little from their mean."""
+    depth = depth.double()
+    centred = depth - _mean(depth, region).view(-1, 1, 1, 1)
+    spread = _mean(centred.square(), region).sqrt()
+    spread = torch.where(spread > 1e-9, spread, torch.full_like(spread, float("nan")))
+    return centred / spread.view(-1, 1, 1, 1)

@@ -7,10 +7,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 
 Embed = Callable[[Tensor], Tensor]
 Distance = Callable[[Tensor, Tensor], Tensor]
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM (Wang et al., 2003), the finest scale first
+WINDOW = 11  # pixels of the Gaussian window of SSIM, sigma 1.5
 
 
 def mse(image: Tensor, target: Tensor) -> Tensor:
@@ -25,9 +30,42 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """(B,) structural similarity: 11 x 11 Gaussian window, sigma 1.5, data range 2."""
-    value = structural_similarity_index_measure(image, target, sigma=1.5, data_range=2.0, reduction="none")
+    value = structural_similarity_index_measure(
+        image, target, sigma=1.5, kernel_size=WINDOW, data_range=2.0, reduction="none"
+    )
     assert isinstance(value, Tensor)
     return value.reshape(-1)
+
+
+def ms_ssim(image: Tensor, target: Tensor) -> Tensor:
+    """(B,) multi-scale structural similarity: `ssim` at up to five scales, each half of the one before.
+
+    Five scales need 176 pixels. Smaller images have the first `num_scales` of them, whose weights are divided by their
+    sum: 3 at 64. Such numbers compare among themselves, not with those of five scales. A scale whose contrast and
+    structure are negatively correlated counts as 0; as in torchmetrics, the coarsest scale is averaged border included.
+    Raises: ValueError for images smaller than the window.
+    """
+    weights = SCALES[: num_scales(min(image.shape[2:]))]
+    betas = tuple(w / sum(weights) for w in weights)
+    value = multiscale_structural_similarity_index_measure(
+        image,
+        target,
+        sigma=1.5,
+        kernel_size=WINDOW,
+        data_range=2.0,
+        reduction="none",
+        betas=betas,
+        normalize="relu",
+    )
+    return value.reshape(-1)
+
+
+def num_scales(side: int) -> int:
+    """How many scales of MS-SSIM an image of this side has: as many as torchmetrics allows it, at most five."""
+    if side < WINDOW:
+        raise ValueError(f"images of {side} pixels are smaller than the window of SSIM, {WINDOW} pixels")
+    fits = [n for n in range(1, len(SCALES) + 1) if side // max((n - 1) ** 2, 2 ** (n - 1)) >= WINDOW]
+    return max(fits)
 
 
 def identity_similarity(image: Tensor, target: Tensor, embed: Embed) -> Tensor:
@@ -42,6 +80,7 @@ def image_metrics(image: Tensor, target: Tensor, *, lpips: Distance, embed: Embe
         "mse": mse(image, target),
         "psnr": psnr(image, target),
         "ssim": ssim(image, target),
+        "ms_ssim": ms_ssim(image, target),
         "lpips": lpips(image, target),
         "id": identity_similarity(image, target, embed),
     }

@@ -46,3 +46,15 @@ def mean_interval(values: Tensor, groups: Tensor | None = None, *, num: int = NU
     groups = torch.arange(len(values)) if groups is None else groups
     values = values.cpu().double()
     return bootstrap(lambda rows: values[rows].mean(), groups, num=num, seed=seed)
+
+
+def paired_difference(
+    first: Tensor, second: Tensor, groups: Tensor | None = None, *, num: int = NUM_RESAMPLES, seed: int = 0
+) -> Estimate:
+    """The mean of first - second on the same rows (N,); one that excludes 0 tells the methods apart.
+
+    Raises: ValueError unless both have the same rows.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need the same rows, but there are {tuple(first.shape)} and {tuple(second.shape)}")
+    return mean_interval(first.double() - second.double(), groups, num=num, seed=seed)

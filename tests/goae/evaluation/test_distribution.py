@@ -11,6 +11,7 @@ from goae.evaluation import distribution
 from goae.evaluation.distribution import (
     DistributionConfig,
     as_stored,
+    compare_sets,
     distances,
     floor,
     frechet_distance,
@@ -39,6 +40,17 @@ class Same(nn.Module):
 def test_a_set_is_at_no_distance_from_itself() -> None:
     x = torch.randn(50, 64, generator=torch.Generator().manual_seed(0))  # a covariance without full rank
     assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-5)  # roots of eigenvalues that are 0 within 1e-14
+
+
+def test_comparisons_name_their_counts_and_a_rank_that_is_not_full() -> None:
+    x = torch.randn(9, 8, generator=torch.Generator().manual_seed(3))
+    found = compare_sets(x, x)
+    assert found["fid"] == pytest.approx(0.0, abs=1e-6) and "note" not in found
+    assert (found["num_real"], found["num_shown"], found["num_features"]) == (9, 9, 8)
+    note = compare_sets(x, x[:8])["note"]  # eight rows have a covariance of rank 7
+    assert isinstance(note, str) and note.startswith("8 images span at most 7 of 8")
+    assert torch.linalg.matrix_rank(torch.cov(x[:8].double().T)) == 7
+    assert torch.linalg.matrix_rank(torch.cov(x.double().T)) == 8
 
 
 def test_frechet_distance_of_gaussians_with_equal_axes() -> None:

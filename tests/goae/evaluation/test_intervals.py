@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from goae.evaluation.intervals import bootstrap, mean_interval
+from goae.evaluation.intervals import bootstrap, mean_interval, paired_difference
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
@@ -35,3 +35,16 @@ def test_one_group_has_no_interval() -> None:
 def test_a_record_has_both_ends() -> None:
     record = mean_interval(torch.tensor([1.0, 1.0])).as_record("fd")
     assert record == {"fd": 1.0, "fd_interval": [1.0, 1.0]}
+
+
+def test_pairs_tell_apart_what_apart_they_do_not() -> None:
+    """Two methods that differ by 0.1 on images whose own spread is ten times that."""
+    rng = torch.Generator().manual_seed(2)
+    images = torch.randn(100, generator=rng, dtype=torch.float64)
+    first, second = images + 0.1 + 0.01 * torch.randn(100, generator=rng), images
+    found = paired_difference(first, second)
+    assert found.value == pytest.approx(float(first.mean() - second.mean()))
+    assert 0.09 < found.low < found.value < found.high < 0.11
+    assert mean_interval(first).low < float(second.mean())  # intervals of their own overlap
+    with pytest.raises(ValueError, match="same rows"):
+        paired_difference(first, second[:-1])
