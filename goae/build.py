@@ -1,8 +1,10 @@
 """Configuration to objects: the only place where a name selects a class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from eg3d import checkpoint
@@ -10,9 +12,16 @@ from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from torch import Tensor, nn
 
+from goae.baselines.encoder_only import EncoderOnly
+from goae.baselines.floors import AverageCode
 from goae.config import CheckMetersConfig, PerceptionConfig, PriorConfig, RunConfig, TrainConfig
 from goae.evaluation.distribution import DistributionConfig, Features
+from goae.evaluation.geometry import DepthFolder, NetworkDepth, Reference, TrueDepth
+from goae.evaluation.measuring import MetricsConfig, Networks
 from goae.evaluation.pairs import Between, between_features, between_images
+from goae.evaluation.results import folder_hash, module_hash
+from goae.evaluation.runner import Method
+from goae.evaluation.timing import Steps, goae_steps
 from goae.extractors.arcface import ArcFace
 from goae.extractors.face_resnet import FaceResNet
 from goae.extractors.facenet import FaceNet
@@ -21,6 +30,8 @@ from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
 from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
 from goae.extractors.vgg import VGG
+from goae.inversion import Inverter
+from goae.loading import load_inverter
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.afa import AFA
 from goae.models.discriminator import LatentDiscriminator
@@ -201,3 +212,112 @@ def build_background_depth(
 ) -> BackgroundDepth:
     """L_BG for the generator in hand."""
     return BackgroundDepth(goae.generator, perception.background, build_stats(config, goae.generator), background)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A method under test: what its numbers depend on, and its parts for the timing where it tells them apart."""
+
+    method: Method[Any]
+    settings: dict[str, Any]
+    steps: Steps | None = None
+
+
+class Given:
+    """The weights that methods under test are built from, loaded when a method first asks for them."""
+
+    def __init__(self, *, generator: str, encoder: str, refiner: str, preset: str, device: torch.device) -> None:
+        """Paths; `preset` may be empty, see `load_inverter`."""
+        self.files, self.preset, self.device = (generator, encoder, refiner), preset, device
+
+    @cached_property
+    def inverter(self) -> Inverter:
+        """GOAE in full."""
+        generator, encoder, refiner = self.files
+        preset = self.preset or None
+        return load_inverter(generator=generator, encoder=encoder, refiner=refiner, preset=preset, device=self.device)
+
+
+def _full(given: Given) -> Tested:
+    goae = given.inverter.goae
+    settings = _generator_settings(given) | {
+        "encoder": module_hash(goae.encoder),
+        "refiner": module_hash(goae.afa),
+        "goae": asdict(goae.config),
+    }
+    return Tested(given.inverter, settings, partial(goae_steps, goae, refine=True))
+
+
+def _w_plus(given: Given) -> Tested:
+    goae = given.inverter.goae
+    settings = _generator_settings(given) | {"encoder": module_hash(goae.encoder)}
+    return Tested(EncoderOnly(goae), settings, partial(goae_steps, goae, refine=False))
+
+
+def _w_avg(given: Given) -> Tested:
+    return Tested(AverageCode(given.inverter.goae.generator), _generator_settings(given))
+
+
+def _generator_settings(given: Given) -> dict[str, Any]:
+    return {"generator": given.inverter.generator_hash}
+
+
+# Methods that the protocols can measure; a further one is one entry.
+METHODS: dict[str, Callable[[Given], Tested]] = {"w_avg": _w_avg, "w_plus": _w_plus, "full": _full}
+
+
+def build_method(name: str, given: Given) -> Tested:
+    """A method under test."""
+    if name not in METHODS:
+        raise ValueError(f"methods has {name!r}; expected some of {', '.join(METHODS)}")
+    return METHODS[name](given)
+
+
+def build_networks(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
+    """What measures; a missing file raises FileNotFoundError that names the command to run."""
+    independent = None
+    if config.identity_independent != "none":
+        independent = build_identity(config.identity_independent, config.identity_independent_path, device)
+    return Networks(
+        LPIPS(config.lpips, config.lpips_path or None).to(device),
+        build_identity(config.identity, config.identity_path, device),
+        independent,
+        build_features(DistributionConfig(config.features, config.features_path), device),
+        build_reference(config, pseudo_depth, device),
+        config.true_depth,
+    )
+
+
+def build_reference(config: MetricsConfig, folder: str, device: torch.device) -> Reference | None:
+    """Where the pseudo-depth of the geometry error comes from; a further network is one branch."""
+    if config.geometry == "none":
+        return None
+    if config.geometry == "true":
+        return TrueDepth()
+    if config.geometry == "mini":
+        network = MiniPerception(config.geometry_path or None).to(device)
+        return NetworkDepth(lambda image: (network.depth(image), network.background(image) < 0.5))
+    if config.geometry == "folder":
+        if not folder:
+            raise ValueError(
+                "metrics.geometry is folder, but pseudo_depth names none for this protocol; give one, or set "
+                "metrics.geometry=none"
+            )
+        return DepthFolder(folder, config.geometry_sign)
+    raise ValueError(f"metrics.geometry is {config.geometry!r}; expected true, folder, mini or none")
+
+
+def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, Any]:
+    """What the numbers depend on: the choices without their paths, and the hashes of what was found there."""
+    choices = {name: value for name, value in asdict(config).items() if not name.endswith("_path")}
+    hashes = {}
+    for name in ("lpips", "identity", "identity_independent", "features"):
+        function = getattr(networks, name)
+        module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+        if isinstance(module, nn.Module):
+            hashes[f"{name}_sha256"] = module_hash(module)
+    if isinstance(networks.reference, DepthFolder):
+        hashes["pseudo_depth_sha256"] = folder_hash(networks.reference.path)
+    if config.geometry == "mini":
+        hashes["pseudo_depth_sha256"] = module_hash(MiniPerception(config.geometry_path or None))
+    return choices | hashes

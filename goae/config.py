@@ -13,7 +13,9 @@ from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.data.batches import DataConfig
 from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
+from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.meters import METERS
+from goae.evaluation.protocols import PROTOCOLS
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
@@ -314,6 +316,77 @@ class BenchConfig:
         check_device(self.device)
 
 
+@dataclass
+class SetsConfig:
+    """A path for each protocol."""
+
+    input_view: str = ""
+    novel_view: str = ""
+
+    def of(self, protocol: str) -> str:
+        """The path of a protocol."""
+        return str(getattr(self, protocol))
+
+
+@dataclass
+class ProtocolConfig:
+    """scripts/eval_celebahq.py and scripts/eval_mead.py: methods on a test set by one of the paper's protocols."""
+
+    protocol: str = "input_view"  # input_view | novel_view
+    world_name: str = ""  # set by world=mini|full
+    images: SetsConfig = field(default_factory=SetsConfig)  # folders or zips in EG3D's format
+    pseudo_depth: SetsConfig = field(default_factory=SetsConfig)  # metrics.geometry=folder: a folder of depth maps
+    resolution: int = 512  # of the images
+    metric_resolution: int = 256  # images are averaged down to this size before all metrics
+    radius: float = 2.7  # every camera's distance from the origin; 0 switches the check off
+    yaws: list[float] = field(default_factory=lambda: [-60.0, -30.0, 0.0, 30.0, 60.0])  # novel_view: of view 0, 1, ...
+    inputs: list[float] = field(default_factory=lambda: [60.0, 0.0])  # novel_view: absolute yaws of inverted views
+    num_inputs: int = 0  # inversions, the first of the set; 0: all
+    methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build.py: METHODS
+    run: str = ""  # a trained run below `runs`; the three files below go before it
+    runs: str = "runs"
+    generator_path: str = ""
+    encoder_path: str = ""
+    refiner_path: str = ""
+    preset_name: str = ""  # paper | official; empty: what the refiner was trained with
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    batch_size: int = 4
+    resamples: int = 1000  # of persons, for the intervals
+    timing_images: int = 20  # input_view: images over which the time of one inversion is the median; 0: no timing
+    warm_up: int = 3  # uncounted inversions before
+    device: str = "auto"  # auto | cpu | cuda
+    num_devices: int = 1  # processes; under torchrun as many as it starts
+    output: str = ""  # empty: <runs>/<run>/<protocol>
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol is {self.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+        files = [self.generator_path, self.encoder_path, self.refiner_path]
+        if any(files) and not all(files):
+            raise ValueError("of generator_path, encoder_path and refiner_path give all, or none and run=NAME")
+        if any(files) and not self.output:
+            raise ValueError("output is empty; name a folder for the results of these files with output=FOLDER")
+        if not any(files) and not self.run:
+            raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")
+        if self.resolution % self.metric_resolution:
+            raise ValueError(f"metric_resolution {self.metric_resolution} must divide the resolution {self.resolution}")
+        if min(self.num_inputs, self.timing_images, self.warm_up) < 0 or min(self.batch_size, self.resamples) < 1:
+            raise ValueError("expected num_inputs, timing_images, warm_up >= 0 and batch_size, resamples >= 1")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods is {self.methods}; expected one or more names, each once")
+        check_device(self.device)
+
+    @property
+    def precision(self) -> str:
+        """Numbers are measured in single precision."""
+        return "32-true"
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return Path(self.output) if self.output else Path(self.runs) / self.run / self.protocol
+
+
 RunConfig = TrainConfig | PriorConfig
 
 
@@ -346,6 +419,7 @@ def register() -> None:
     store.store(name="invert_heads_schema", node=InvertHeadsConfig)
     store.store(name="figures_schema", node=FiguresConfig)
     store.store(name="bench_schema", node=BenchConfig)
+    store.store(name="protocol_schema", node=ProtocolConfig)
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:

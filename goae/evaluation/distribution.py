@@ -37,10 +37,16 @@ class DistributionConfig:
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of features (N, D) and (M, D), in float64.
 
-    The trace of the root is that of (S_1^(1/2) S_2 S_1^(1/2))^(1/2), which is symmetric. Covariances are unbiased.
+    The trace of the root is that of (S_1^(1/2) S_2 S_1^(1/2))^(1/2), which is symmetric. Covariances are unbiased. With
+    fewer rows than features it is found from the rows: S_1 = A^T A and S_2 = B^T B make it the sum of the singular
+    values of A B^T, (N, M), with A and B the centred rows over (N - 1)^(1/2) and (M - 1)^(1/2).
     Raises: ValueError for fewer than two rows or different widths.
     """
     first, second = _checked(first, second)
+    if max(len(first), len(second)) < first.shape[1]:
+        a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (first, second))
+        shift = (first.mean(0) - second.mean(0)).square().sum()
+        return float(shift + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
     root = _root(torch.cov(first.T).reshape(first.shape[1], -1))
     cov = torch.cov(second.T).reshape(root.shape)
     cross = torch.linalg.eigvalsh(root @ cov @ root).clamp_min(0).sqrt().sum()

@@ -58,3 +58,33 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"pairs need the same rows, but there are {tuple(first.shape)} and {tuple(second.shape)}")
     return mean_interval(first.double() - second.double(), groups, num=num, seed=seed)
+
+
+def mean_intervals(
+    values: Tensor, groups: Tensor | None = None, *, num: int = NUM_RESAMPLES, seed: int = 0
+) -> list[Estimate | None]:
+    """`mean_interval` of every column of values (N, K), all on the same resamples; NaN takes no part.
+
+    Returns: None for a column without a number; both ends NaN where all its numbers belong to one group.
+    """
+    groups = torch.arange(len(values)) if groups is None else groups
+    values = values.cpu().double()
+    _, group = groups.unique(return_inverse=True)
+    size = int(group.max()) + 1
+    found: list[Estimate | None] = []
+    drawn = torch.randint(size, (num, size), generator=torch.Generator().manual_seed(seed))
+    for column in values.T:
+        known = ~column.isnan()
+        if not known.any():
+            found.append(None)
+            continue
+        sums, counts = torch.zeros(size).double(), torch.zeros(size).double()
+        sums.index_add_(0, group[known], column[known])
+        counts.index_add_(0, group[known], torch.ones(int(known.sum())).double())
+        means = sums[drawn].sum(1) / counts[drawn].sum(1)
+        low = high = float("nan")
+        if int((counts > 0).sum()) > 1:  # a resample may hold no group with a number
+            ends = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64))
+            low, high = ends.tolist()
+        found.append(Estimate(float(column[known].mean()), low, high))
+    return found

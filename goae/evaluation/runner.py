@@ -1,9 +1,8 @@
-"""Any inversion method over a data set: one row of numbers per image, a summary, and the time per image."""
+"""Any inversion method over a data set: one row of numbers per image, and a summary."""
 
 import csv
 import json
 import platform
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,6 +24,10 @@ class View(Protocol):
     @property
     def image(self) -> Tensor:
         """(B, 3, H, W) in [-1, 1]."""
+
+    @property
+    def image_depth(self) -> Tensor:
+        """(B, 1, R, R) along the ray."""
 
 
 class Method(Protocol[T]):
@@ -58,20 +61,6 @@ def evaluate_input_view(
         for i, sample in enumerate(chunk):
             rows.append({"name": sample["name"]} | {name: float(value[i]) for name, value in values.items()})
     return rows
-
-
-@torch.no_grad()
-def seconds_per_image(method: Method[T], samples: Sequence[dict[str, Any]], *, num_images: int) -> float:
-    """Median wall seconds to invert and reconstruct one image at batch 1, after one warm-up, device synchronised."""
-    seconds = []
-    for i in range(-1, min(num_images, len(samples))):
-        image, c = samples[max(i, 0)]["image"][None], samples[max(i, 0)]["c"][None]
-        began = time.perf_counter()
-        shown = reconstruct(method, image, c).image
-        if shown.is_cuda:
-            torch.cuda.synchronize(shown.device)
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[1:]))
 
 
 def summarize(rows: list[Row]) -> dict[str, float]:

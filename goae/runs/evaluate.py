@@ -19,11 +19,11 @@ from goae.evaluation.runner import (
     Method,
     evaluate_input_view,
     hardware,
-    seconds_per_image,
     summarize,
     write_json,
     write_rows,
 )
+from goae.evaluation.timing import inversion_seconds
 from goae.losses.reconstruction import pooled
 from goae.runs.setup import device_of, open_images, run_inverter, trained
 
@@ -50,8 +50,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     for name, method in methods.items():
         rows = evaluate_input_view(method, samples, metrics, batch_size=config.batch_size, label=name)
         write_rows(rows, folder / f"{name}.csv")
-        seconds = seconds_per_image(method, samples, num_images=config.timing_images)
-        summary["methods"][name] = summarize(rows) | {"seconds": seconds}
+        times = inversion_seconds(method, samples[: config.timing_images], warm_up=1, device=inverter.device)
+        summary["methods"][name] = summarize(rows) | {"seconds": times["time"]}
     summary |= hardware([str(inverter.device)])
     write_json(summary, folder / "summary.json")
     return folder / "summary.json"

@@ -16,7 +16,23 @@ from goae.training import checkpoint
 from goae.training.loop import FitConfig
 
 
-def launch(config: RunConfig) -> Fabric:
+class Launched(Protocol):
+    """A configuration of a job that runs in one process or several."""
+
+    @property
+    def device(self) -> str:
+        """auto, cpu or cuda."""
+
+    @property
+    def num_devices(self) -> int:
+        """Processes."""
+
+    @property
+    def precision(self) -> str:
+        """Fabric's name of it."""
+
+
+def launch(config: Launched) -> Fabric:
     """Lightning Fabric on the configured device; under torchrun, one process of several."""
     fabric = Fabric(accelerator=config.device, devices=config.num_devices, precision=config.precision)  # type: ignore[arg-type]
     fabric.launch()

@@ -7,7 +7,16 @@ import pytest
 from composing import CONFIGS, composed, composed_as
 from hydra.errors import ConfigCompositionException
 
-from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, claim_run, load_run, to_plain
+from goae.config import (
+    EvaluateConfig,
+    InvertConfig,
+    PriorConfig,
+    ProtocolConfig,
+    TrainConfig,
+    claim_run,
+    load_run,
+    to_plain,
+)
 from goae.models.goae import preset
 
 
@@ -129,7 +138,11 @@ def test_three_files_may_stand_for_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bench", "check_meters", "evaluate", "figures", "invert", "invert_heads", "prior_metrics"]
+    "name",
+    [
+        *("bench", "check_meters", "eval_celebahq", "eval_mead", "evaluate", "figures", "invert", "invert_heads"),
+        "prior_metrics",
+    ],
 )
 def test_keys_that_are_no_groups_can_be_set(name: str) -> None:
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
@@ -184,3 +197,38 @@ def plain_values(value: Any) -> bool:
 
 def test_the_stored_configuration_is_plain() -> None:
     assert plain_values(to_plain(config("experiment=ffhq")))
+
+
+@pytest.mark.parametrize("world", ["mini", "full"])
+@pytest.mark.parametrize(("script", "protocol"), [("eval_celebahq", "input_view"), ("eval_mead", "novel_view")])
+def test_protocols_compose_in_both_worlds(script: str, protocol: str, world: str) -> None:
+    made = composed_as(ProtocolConfig, f"world={world}", name=script)
+    assert (made.protocol, made.world_name) == (protocol, world)
+    assert made.folder == Path("runs") / made.run / protocol
+    sizes = {"mini": (64, 64), "full": (512, 256)}
+    assert (made.resolution, made.metric_resolution) == sizes[world]
+    assert made.metrics.identity == {"mini": "mini", "full": "arcface"}[world]  # what the training loss uses
+    assert made.metrics.identity_independent != made.metrics.identity
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("run=", "give run=NAME"),
+        ("encoder_path=a", "give all, or none"),
+        ("metric_resolution=100", "must divide"),
+        ("methods=[full,full]", "each once"),
+        ("protocol=both", "expected one of input_view, novel_view"),
+        ("metrics.geometry_sign=near", "metrics.geometry_sign"),
+    ],
+)
+def test_wrong_values_of_a_protocol_are_named(override: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        composed_as(ProtocolConfig, override, name="eval_celebahq")
+
+
+def test_results_of_files_need_a_folder() -> None:
+    files = [f"{name}_path={name}.safetensors" for name in ("generator", "encoder", "refiner")]
+    with pytest.raises(ValueError, match="output is empty"):
+        composed_as(ProtocolConfig, *files, name="eval_mead")
+    assert composed_as(ProtocolConfig, *files, "output=here", name="eval_mead").folder == Path("here")

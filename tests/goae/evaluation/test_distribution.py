@@ -42,6 +42,14 @@ def test_a_set_is_at_no_distance_from_itself() -> None:
     assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-5)  # roots of eigenvalues that are 0 within 1e-14
 
 
+def test_few_rows_give_what_their_covariances_give() -> None:
+    """By rows, and by covariances when one set has as many rows as features: appended features of 0 change nothing."""
+    x = torch.randn(20, 12, generator=torch.Generator().manual_seed(5))
+    y = 0.5 * torch.randn(15, 12, generator=torch.Generator().manual_seed(6)) + 1
+    padded = [torch.nn.functional.pad(rows, (0, 30)) for rows in (x, y)]
+    assert frechet_distance(*padded) == pytest.approx(frechet_distance(x, y), rel=1e-9)
+
+
 def test_comparisons_name_their_counts_and_a_rank_that_is_not_full() -> None:
     x = torch.randn(9, 8, generator=torch.Generator().manual_seed(3))
     found = compare_sets(x, x)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from goae.evaluation.intervals import bootstrap, mean_interval, paired_difference
+from goae.evaluation.intervals import bootstrap, mean_interval, mean_intervals, paired_difference
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
@@ -48,3 +48,22 @@ def test_pairs_tell_apart_what_apart_they_do_not() -> None:
     assert mean_interval(first).low < float(second.mean())  # intervals of their own overlap
     with pytest.raises(ValueError, match="same rows"):
         paired_difference(first, second[:-1])
+
+
+def test_columns_have_the_intervals_of_single_means() -> None:
+    rng = torch.Generator().manual_seed(4)
+    values, groups = torch.randn(60, 2, generator=rng), torch.arange(20).repeat_interleave(3) * 5
+    found = mean_intervals(values, groups, num=300, seed=1)
+    for column, estimate in zip(values.T, found, strict=True):
+        assert estimate == pytest.approx(mean_interval(column, groups, num=300, seed=1), rel=1e-9)
+
+
+def test_what_is_not_a_number_takes_no_part() -> None:
+    nan = float("nan")
+    values = torch.tensor([[1.0, nan, nan], [3.0, nan, 4.0], [nan, nan, 6.0]])
+    first, second, third = mean_intervals(values, torch.tensor([0, 1, 2]), num=500)
+    assert first is not None and (first.value, first.low, first.high) == (2.0, 1.0, 3.0)
+    assert second is None
+    assert third is not None and (third.value, third.low, third.high) == (5.0, 4.0, 6.0)
+    alone = mean_intervals(values[:2, :1], torch.tensor([7, 7]))[0]
+    assert alone is not None and alone.value == 2.0 and alone.low != alone.low  # one person has no interval

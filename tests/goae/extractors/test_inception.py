@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from standins import random_inception
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -13,21 +14,7 @@ from goae.extractors.inception import Inception, build
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    """Random tensors of the published shapes."""
-    from torch_fidelity import feature_extractor_inceptionv3 as module
-
-    torch.manual_seed(0)
-    made: dict[str, Tensor] = {}
-    original, module.load_state_dict_from_url = module.load_state_dict_from_url, lambda *args, **kwargs: made
-    load = module.FeatureExtractorInceptionV3.load_state_dict
-    module.FeatureExtractorInceptionV3.load_state_dict = lambda self, content: None
-    try:
-        network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    finally:
-        module.load_state_dict_from_url = original
-        module.FeatureExtractorInceptionV3.load_state_dict = load
-    made.update(network.state_dict())
-    return made
+    return random_inception()
 
 
 def test_float_and_uint8_images_agree_and_fid_of_equal_sets_is_zero(state: dict[str, Tensor], tmp_path: Path) -> None:

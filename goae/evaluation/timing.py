@@ -1,0 +1,85 @@
+"""How long one inversion takes: median wall seconds at batch 1, models loaded, after warm-up, device synchronised.
+
+What is timed is from the posed image in memory to the reconstruction of the input view (paper, App. B; novel views and
+preprocessing are not counted). A method may tell its parts apart by a generator that does the same work and yields the
+name of each part when it is done.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goae.evaluation.runner import Method, reconstruct
+from goae.models.goae import GOAE, Coded, View
+
+T = TypeVar("T")
+Steps = Callable[[Tensor, Tensor], Generator[str, None, View]]
+
+
+def goae_steps(goae: GOAE, image: Tensor, c: Tensor, *, refine: bool) -> Generator[str, None, View]:
+    """Invert and reconstruct in parts: encode (image to ws), refine (W+ render, AFA, refined planes), mix, render.
+
+    Without `refine`, encode and render. Returns: the view of the input camera.
+    """
+    ws = goae.encode(goae.encoder_input(image))
+    yield "encode"
+    features = goae.generator.features(ws, goae.feature_resolution)
+    planes = goae.generator.planes(features, ws)
+    view = goae.render(planes, ws, c)
+    if refine:
+        refined = goae.refine_planes(image, Coded(ws, features, planes, view))
+        yield "refine"
+        mixed = goae.mix(planes, refined.planes, c)
+        yield "mix"
+        view = goae.render(mixed.planes if goae.config.mix.input_view == "mix" else refined.planes, ws, c)
+    yield "render"
+    return view
+
+
+def inversion_seconds(
+    method: Method[T],
+    samples: Sequence[dict[str, Any]],
+    *,
+    warm_up: int,
+    device: torch.device,
+    steps: Steps | None = None,
+) -> dict[str, float]:
+    """Median seconds `time` over samples, and `time_<part>` where the method tells its parts apart.
+
+    Args:
+        warm_up: uncounted inversions of the first sample before each of the two measurements.
+        steps: the method's parts; they are timed in a pass of their own, so that they need not add up to `time`.
+    """
+    rows = [samples[0]] * warm_up + list(samples)
+    inputs = [(row["image"][None].to(device), row["c"][None].to(device)) for row in rows]
+    whole = []
+    for image, c in inputs:
+        began = _now(device)
+        reconstruct(method, image, c)
+        whole.append(_now(device) - began)
+    found = {"time": float(np.median(whole[warm_up:]))}
+    if steps is not None:
+        parts = [_parts(steps, image, c, device) for image, c in inputs][warm_up:]
+        found |= {f"time_{name}": float(np.median([part[name] for part in parts])) for name in parts[0]}
+    return found
+
+
+@torch.inference_mode()
+def _parts(steps: Steps, image: Tensor, c: Tensor, device: torch.device) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    began = _now(device)
+    for name in steps(image, c):
+        ended = _now(device)
+        seconds[name] = seconds.get(name, 0.0) + ended - began
+        began = ended
+    return seconds
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,251 @@
+"""Both protocols on tiny networks: every column, killed and resumed, one process and two, and what they refuse."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composing import composed_as
+from eg3d import checkpoint
+from safetensors.torch import save_file
+from tiny import tiny_goae
+from torch import Tensor
+
+from goae import build
+from goae.config import ProtocolConfig
+from goae.data.mini import SplitConfig, write_split
+from goae.evaluation.image_metrics import psnr, ssim
+from goae.evaluation.runner import Method
+from goae.extractors import lpips
+from goae.loading import load_inverter, save_encoder, save_refiner
+from goae.models.goae import View
+from goae.runs.protocol import open_tasks, run_protocol
+
+ROOT = Path(__file__).parents[3]
+NUMBERS = {"mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "geo", "depth"}
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list[str]:
+    """Weights of a tiny GOAE, a random perceptual trunk, and data of 32²: a person with five faces from five views."""
+    folder = tmp_path_factory.mktemp("protocol")
+    goae = tiny_goae()
+    checkpoint.save(goae.generator, folder / "generator.safetensors")
+    save_encoder(goae.encoder, folder / "encoder.safetensors")
+    save_refiner(goae.afa, goae.config, folder / "refiner.safetensors")
+    torch.manual_seed(0)
+    trunk = {n: t for n, t in lpips.build("alex").state_dict().items() if n.startswith("net.")}
+    save_file({n: t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
+    multiview = folder / "multiview.zip"
+    write_split(SplitConfig("multiview", 25, 0, 32), multiview, workers=1, progress=lambda done: None)
+    return [
+        *[f"{name}_path={folder / name}.safetensors" for name in ("generator", "encoder", "refiner")],
+        f"metrics.lpips_path={folder / 'trunk.safetensors'}",
+        "metrics.identity_independent=none",
+        f"images.input_view={tiny_data}",
+        f"images.novel_view={multiview}",
+        "resolution=32",
+        "metric_resolution=32",
+        "metrics.grid=16",
+        "batch_size=5",
+        "resamples=50",
+        "timing_images=2",
+        "warm_up=1",
+        "device=cpu",
+    ]
+
+
+def configured(script: str, output: Path, overrides: list[str], *more: str) -> ProtocolConfig:
+    return composed_as(ProtocolConfig, *overrides, f"output={output}", *more, name=script)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def input_view(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> Path:
+    return run_protocol(configured("eval_celebahq", tmp_path_factory.mktemp("input"), overrides)).parent
+
+
+def test_the_input_view_writes_every_column(input_view: Path, overrides: list[str], tiny_data: Path) -> None:
+    summary = json.loads((input_view / "summary.json").read_text())
+    assert set(summary["methods"]) == {"w_avg", "w_plus", "full"}
+    for name, found in summary["methods"].items():
+        rows = table(input_view / f"{name}.csv")
+        assert len(rows) == 12  # the last batch of two is kept
+        assert not any(row["failed"] for row in rows)
+        assert set(found["groups"]["input"]["metrics"]) == NUMBERS
+        assert set(found["table"]) == {"psnr", "ssim", "mse", "lpips", "fid", "id", "geo", "time"}
+        for metric, entry in found["groups"]["input"]["metrics"].items():
+            assert entry["mean"] == pytest.approx(sum(float(row[metric]) for row in rows) / 12)
+            assert entry["interval"][0] <= entry["mean"] <= entry["interval"][1]
+        sets = found["groups"]["input"]["sets"]
+        assert (sets["num_real"], sets["num_shown"], sets["num_features"]) == (12, 12, 64)
+        assert "12 images span at most 11 of 64" in sets["note"]
+    parts = {f"time_{part}" for part in ("encode", "refine", "mix", "render")}
+    assert parts <= set(summary["methods"]["full"]["seconds"])
+    difference = summary["differences"]["full - w_plus"]["input"]["mse"]
+    means = [summary["methods"][n]["table"]["mse"] for n in ("full", "w_plus")]
+    assert difference["mean"] == pytest.approx(means[0] - means[1])
+
+
+def test_the_numbers_are_those_of_the_reconstruction(input_view: Path, overrides: list[str]) -> None:
+    """A row by hand: invert, reconstruct, compare in [-1, 1]."""
+    config = configured("eval_celebahq", input_view, overrides)
+    images, _ = open_tasks(config)
+    inverter = load_inverter(generator=config.generator_path, encoder=config.encoder_path, refiner=config.refiner_path)
+    sample = images[3]
+    shown = inverter.reconstruct(inverter.invert(sample["image"][None], sample["c"])).image.clamp(-1, 1)
+    row = table(input_view / "full.csv")[3]
+    assert row["target"] == row["source"] == sample["name"]
+    mse = float((shown[0] - sample["image"]).square().mean())
+    assert float(row["mse"]) == pytest.approx(mse, rel=1e-4)
+    assert float(row["psnr"]) == pytest.approx(float(psnr(shown, sample["image"][None])), rel=1e-5)
+    assert float(row["ssim"]) == pytest.approx(float(ssim(shown, sample["image"][None])), abs=1e-5)
+
+
+class Counted:
+    """A method that counts what it inverts and stops, as a kill would, after some images."""
+
+    def __init__(self, method: Method[Any], stop: int | None) -> None:
+        self.method, self.stop, self.inverted = method, stop, 0
+
+    def invert(self, image: Tensor, c: Tensor) -> Any:
+        if self.stop is not None and self.inverted >= self.stop:
+            raise KeyboardInterrupt
+        self.inverted += len(image)
+        return self.method.invert(image, c)
+
+    def render(self, inversion: Any, c: Tensor) -> View:
+        return self.method.render(inversion, c)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """METHODS has w_plus alone, through `Counted`; set `stop` and read `inverted`."""
+    state: dict[str, Any] = {"stop": None, "made": []}
+
+    def make(given: build.Given) -> build.Tested:
+        found = build._w_plus(given)
+        state["made"].append(Counted(found.method, state["stop"]))
+        return build.Tested(state["made"][-1], found.settings)
+
+    monkeypatch.setattr(build, "METHODS", {"w_plus": make})
+    yield state
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    tmp_path: Path, input_view: Path, overrides: list[str], counted: dict[str, Any]
+) -> None:
+    config = configured("eval_celebahq", tmp_path, overrides, "methods=[w_plus]", "timing_images=0")
+    counted["stop"] = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_protocol(config)
+    part = tmp_path / "w_plus.part0.csv"
+    assert len(part.read_text().splitlines()) == 6  # on disk as soon as the batch was done
+    part.write_text(part.read_text() + "5,0,half a li")  # and torn within the next
+    counted["stop"] = None
+    run_protocol(config)
+    assert counted["made"][1].inverted == 7
+    assert (tmp_path / "w_plus.csv").read_bytes() == (input_view / "w_plus.csv").read_bytes()
+    assert (tmp_path / "w_plus.features").read_bytes() == (input_view / "w_plus.features").read_bytes()
+    run_protocol(config)
+    assert counted["made"][2].inverted == 0
+
+
+def test_other_settings_do_not_mix(input_view: Path, overrides: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"images.csv was made with other settings \(batch_size: 5 there, 4 now\)"):
+        run_protocol(configured("eval_celebahq", input_view, overrides, "batch_size=4"))
+
+
+def test_other_weights_do_not_mix(tmp_path: Path, input_view: Path, overrides: list[str]) -> None:
+    config = configured("eval_celebahq", input_view, overrides)
+    goae = load_inverter(generator=config.generator_path, encoder=config.encoder_path, refiner=config.refiner_path).goae
+    with torch.no_grad():
+        next(goae.encoder.parameters()).add_(1e-3)
+    save_encoder(goae.encoder, tmp_path / "encoder.safetensors")
+    changed = f"encoder_path={tmp_path / 'encoder.safetensors'}"
+    with pytest.raises(ValueError, match=r"w_plus\.csv was made with other settings \(encoder: "):
+        run_protocol(configured("eval_celebahq", input_view, [*overrides, changed]))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def test_one_process_and_two_give_the_same_files(tmp_path: Path, overrides: list[str]) -> None:
+    """The novel-view protocol, by its script."""
+    script, folders = str(ROOT / "scripts/eval_mead.py"), []
+    for num in (1, 2):
+        folders.append(tmp_path / str(num))
+        launch = [sys.executable]
+        if num > 1:
+            launch += ["-m", "torch.distributed.run", f"--nproc_per_node={num}", f"--master_port={free_port()}"]
+        more = [f"output={folders[-1]}", f"num_devices={num}", "num_inputs=6", "methods=[full]"]
+        command = [*launch, script, *overrides, *more]
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
+    assert one == two
+    assert set(one) == {"summary.json"} | {
+        f"{name}.{end}" for name in ("images", "full") for end in ("csv", "features", "settings.json")
+    }
+
+    rows = table(folders[0] / "full.csv")
+    assert len(rows) == 6 * 4 and {row["yaw"] for row in rows} == {"-60", "0", "60"}
+    found = json.loads(one["summary.json"])["methods"]["full"]
+    assert {group: entry["num_rows"] for group, entry in found["groups"].items()} == {"60": 16, "0": 8}
+    assert set(found["table"]) == {
+        f"{name}{group}" for name in ("psnr", "ssim", "mse", "lpips", "fid", "id", "geo") for group in ("60", "0")
+    }
+
+
+def test_what_could_not_be_measured_is_counted(tmp_path: Path, overrides: list[str]) -> None:
+    """A folder of pseudo-depth that lacks maps, as a detector that found no face leaves it."""
+    config = configured("eval_celebahq", tmp_path / "out", overrides)
+    images, _ = open_tasks(config)
+    for i in range(9):
+        path = tmp_path / "depth" / Path(images.names[i]).with_suffix(".npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, depth=images[i]["depth"][0].numpy())
+    more = [f"pseudo_depth.input_view={tmp_path / 'depth'}", "metrics.geometry=folder", "methods=[w_avg]"]
+    summary = json.loads(run_protocol(configured("eval_celebahq", tmp_path / "out", overrides, *more)).read_text())
+    entry = summary["methods"]["w_avg"]["groups"]["input"]["metrics"]["geo"]
+    assert (entry["num"], entry["failed"]) == (9, 3)
+    rows = table(tmp_path / "out" / "w_avg.csv")
+    assert [row["failed"] for row in rows] == [""] * 9 + ["geo"] * 3 and len(rows) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("methods=[full,pti]", "methods has 'pti'; expected some of w_avg, w_plus, full"),
+        ("metrics.geometry=folder", "pseudo_depth names none"),
+        ("metrics.geometry=stereo", "expected true, folder, mini or none"),
+        ("metrics.features=vgg11", "distribution.features is 'vgg11'"),
+    ],
+)
+def test_wrong_choices_are_named(override: str, named: str, tmp_path: Path, overrides: list[str]) -> None:
+    with pytest.raises(ValueError, match=named):
+        run_protocol(configured("eval_celebahq", tmp_path, overrides, override))
+
+
+def test_single_views_are_no_data_for_novel_views(tmp_path: Path, overrides: list[str]) -> None:
+    config = configured("eval_mead", tmp_path, overrides)
+    config.images.novel_view = config.images.input_view
+    with pytest.raises(ValueError, match=r"person \d+, frame -1 has views \[-1\]; expected 0 to 4"):
+        open_tasks(config)
