@@ -1,0 +1,256 @@
+"""The paper's data sets out of downloaded ones: which images, drawn once by a seed, with a manifest to publish.
+
+What is read is a folder or zip after EG3D's preprocessing: crops, and `dataset.json` with their cameras. What is
+written is a zip that `PosedImages` reads, and a manifest beside it: seed, counts, and every file with its origin and
+SHA-256. A manifest that is there already must come out the same. Images without a label, on which pose estimation
+failed, are not drawn; the counts tell how many could be.
+"""
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from goae.data.datasets import IMAGE_SUFFIXES, PosedImages
+from goae.data.sources import open_source
+
+TEST = 2  # CelebA's partition file: 0 training, 1 validation, 2 test
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of the new set: its name there and in the download, and numbers for people.npz."""
+
+    name: str
+    source: str
+    numbers: Mapping[str, int]
+
+
+class Download:
+    """Crops and labels as EG3D's preprocessing leaves them."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises: FileNotFoundError or ValueError naming what was expected."""
+        self.source = open_source(path)
+        names = [n for n in self.source.names() if PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
+        try:
+            labels = dict(json.loads(self.source.read("dataset.json"))["labels"])
+        except KeyError:
+            raise FileNotFoundError(
+                f'{path} has no dataset.json with "labels" at its root: expected the crops and camera labels that '
+                "EG3D's preprocessing of the downloaded images writes"
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"dataset.json in {path} is no list of [file name, label]: {error}") from error
+        if not names:
+            raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}; check the path")
+        self.names = names
+        self.labels: dict[str, list[float]] = {n: labels[n] for n in names if labels.get(n) is not None}
+
+    @property
+    def posed(self) -> list[str]:
+        """Names of images with a label, sorted."""
+        return sorted(self.labels)
+
+
+def draw(candidates: Sequence[str], num: int, seed: int, what: str) -> list[str]:
+    """`num` of the candidates, which depend on the seed and the sorted candidates alone; sorted.
+
+    Raises: ValueError if there are too few.
+    """
+    ordered = sorted(set(candidates))
+    if len(ordered) < num:
+        raise ValueError(f"{num} {what} were asked for, but {len(ordered)} are there with a camera label")
+    order = np.random.RandomState(seed).permutation(len(ordered))  # a stream that NumPy keeps
+    return sorted(ordered[i] for i in order[:num])
+
+
+def celebahq_test(mapping: str, partition: str) -> dict[int, str]:
+    """CelebA-HQ's test images: number -> file in CelebA, for those whose original is in CelebA's test partition.
+
+    Args:
+        mapping: text of CelebA-HQ-to-CelebA-mapping.txt: a header, then `idx orig_idx orig_file`.
+        partition: text of list_eval_partition.txt: `file partition`, 2 being the test.
+    Raises: ValueError naming the file that reads otherwise.
+    """
+    parts = {row[0]: int(row[1]) for row in _columns(partition, 2, "the partition (list_eval_partition.txt)")}
+    rows = _columns(mapping, 3, "the mapping (CelebA-HQ-to-CelebA-mapping.txt)", header=True)
+    unknown = [row[2] for row in rows if row[2] not in parts]
+    if unknown:
+        raise ValueError(f"the partition lacks {unknown[0]} and {len(unknown) - 1} more files of the mapping")
+    found = {int(row[0]): row[2] for row in rows if parts[row[2]] == TEST}
+    if not found:
+        raise ValueError("no image of the mapping is in the test partition (2); are both files complete?")
+    return found
+
+
+def celebahq_entries(
+    posed: Sequence[str], wanted: Mapping[str, int | None], *, num: int, seed: int
+) -> tuple[list[Entry], dict[str, int]]:
+    """Images whose stem is `wanted`, with the person it names if any; and counts for the manifest."""
+    by_stem = {PurePosixPath(name).stem: name for name in posed}
+    candidates = [stem for stem in wanted if stem in by_stem]
+    entries = []
+    for stem in draw(candidates, num, seed, "images of the test list"):
+        source, person = by_stem[stem], wanted[stem]
+        numbers = {} if person is None else {"person": person}
+        entries.append(Entry(f"{stem}{PurePosixPath(source).suffix}", source, numbers))
+    return entries, {"in_list": len(wanted), "with_label": len(candidates)}
+
+
+def mead_entries(
+    posed: Sequence[str], *, pattern: str, views: Sequence[str], persons: int, frames: int, seed: int
+) -> tuple[list[Entry], dict[str, int]]:
+    """`frames` moments of each of `persons`, seen from all `views` at once; and counts for the manifest.
+
+    Args:
+        pattern: regular expression of image names with the groups person, view and frame; what stands for `frame` has
+            to be equal in all views of a moment.
+        views: what the pattern finds for the views, in the order of the cameras' yaw.
+    Raises: ValueError if too few persons have enough frames, saying what was found.
+    """
+    moments: dict[str, dict[str, dict[str, str]]] = {}
+    unmatched = 0
+    for name in posed:
+        match = re.fullmatch(pattern, name)
+        if match is None or match["view"] not in views:
+            unmatched += 1
+            continue
+        moments.setdefault(match["person"], {}).setdefault(match["frame"], {})[match["view"]] = name
+    complete = {p: [f for f, seen in fs.items() if len(seen) == len(views)] for p, fs in moments.items()}
+    enough = [p for p, fs in complete.items() if len(fs) >= frames]
+    if len(enough) < persons:
+        raise ValueError(
+            f"{persons} persons with {frames} frames seen from {', '.join(views)} were asked for, but {len(enough)} of "
+            f"{len(moments)} persons have them ({unmatched} of {len(posed)} posed images do not fit the pattern "
+            f"{pattern!r} or are another view); check --pattern and --views"
+        )
+    entries = []
+    for number, person in enumerate(draw(enough, persons, seed, "persons")):
+        for k, frame in enumerate(draw(complete[person], frames, seed + 1 + number, f"frames of {person}")):
+            for v, view in enumerate(views):
+                source = moments[person][frame][view]
+                name = f"{person}/{k:02d}-{v}{PurePosixPath(source).suffix}"
+                entries.append(Entry(name, source, {"person": number, "expression": k, "view": v}))
+    return entries, {"persons": len(moments), "persons_with_enough_frames": len(enough), "unmatched": unmatched}
+
+
+def afhq_entries(
+    posed: Sequence[str], *, mirror_suffix: str, seed: int
+) -> tuple[dict[str, list[Entry]], dict[str, int]]:
+    """Splits train, val and test at 8:1:1 of the images; mirrored copies follow theirs into train and are else dropped.
+
+    Args:
+        mirror_suffix: end of the stem of a mirrored copy; empty: there are none.
+    Raises: ValueError for fewer than three images, or a copy without its original.
+    """
+    copies = {n for n in posed if mirror_suffix and PurePosixPath(n).stem.endswith(mirror_suffix)}
+    originals = [n for n in posed if n not in copies]
+    if len(originals) < 3:
+        raise ValueError(f"{len(originals)} images cannot be split in three; expected at least 3 with a camera label")
+    copy_of: dict[str, str] = {}
+    for copy in copies:
+        path = PurePosixPath(copy)
+        original = path.with_name(path.stem.removesuffix(mirror_suffix) + path.suffix).as_posix()
+        if original not in originals:
+            raise ValueError(f"{copy} is a mirrored copy of {original}, which is not there; check --mirror-suffix")
+        copy_of[original] = copy
+    tenth = max(1, round(len(originals) / 10))
+    order = [sorted(originals)[i] for i in np.random.RandomState(seed).permutation(len(originals))]
+    parts = {"test": order[:tenth], "val": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
+    parts["train"] += [copy_of[n] for n in parts["train"] if n in copy_of]
+    splits = {split: [Entry(n, n, {}) for n in sorted(parts[split])] for split in ("train", "val", "test")}
+    dropped = len(copies) - sum(n in copies for n in parts["train"])
+    return splits, {"originals": len(originals), "mirrored_copies_dropped": dropped}
+
+
+def write_set(
+    download: Download,
+    entries: Iterable[Entry],
+    path: Path,
+    *,
+    settings: Mapping[str, Any],
+    resolution: int,
+    radius: float,
+) -> bool:
+    """Write the zip and `<stem>.manifest.json` beside it, both when they are complete and every image was read.
+
+    Returns: whether it was written; False if the same set was there.
+    Raises: ValueError if an image or label is not usable, or a zip or manifest of another content is there.
+    """
+    entries = sorted(entries, key=lambda e: e.name)
+    manifest_path = path.with_name(f"{path.stem}.manifest.json")
+    files = [
+        {"name": e.name, "source": e.source, "sha256": hashlib.sha256(download.source.read(e.source)).hexdigest()}
+        for e in entries
+    ]
+    manifest = json.dumps({**settings, "num_images": len(files), "files": files}, indent=1) + "\n"
+    if manifest_path.exists() and manifest_path.read_text() != manifest:
+        raise ValueError(f"{manifest_path} lists another choice: {_difference(manifest_path.read_text(), manifest)}")
+    if path.exists():
+        _check_existing(path, manifest)
+        if not manifest_path.exists():
+            manifest_path.write_text(manifest)
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for entry in entries:
+                archive.writestr(zipfile.ZipInfo(entry.name), download.source.read(entry.source))
+            labels = [[entry.name, download.labels[entry.source]] for entry in entries]
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": labels}))
+            if entries[0].numbers:
+                archive.writestr(zipfile.ZipInfo("people.npz"), _people(entries))
+            archive.writestr(zipfile.ZipInfo("manifest.json"), manifest)
+        images = PosedImages(partial, resolution, radius=radius or None)
+        for i in range(len(images)):
+            images[i]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    manifest_path.write_text(manifest)
+    return True
+
+
+def _check_existing(path: Path, manifest: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = archive.read("manifest.json").decode()
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path} was not written by this script ({error}); move it away and run again") from error
+    if found != manifest:
+        raise ValueError(f"{path} holds another choice: {_difference(found, manifest)}; move it away and run again")
+
+
+def _difference(stored: str, current: str) -> str:
+    """The first thing in which two manifests differ."""
+    old, new = json.loads(stored), json.loads(current)
+    for key in [k for k in sorted(old.keys() | new.keys()) if k != "files"]:
+        if old.get(key) != new.get(key):
+            return f"{key} is {old.get(key)!r} there, {new.get(key)!r} now"
+    pairs = zip(old["files"], new["files"], strict=True)
+    return next(f"{a} there, {b} now" for a, b in pairs if a != b)
+
+
+def _people(entries: Sequence[Entry]) -> bytes:
+    buffer = io.BytesIO()
+    arrays = {key: np.array([entry.numbers[key] for entry in entries]) for key in entries[0].numbers}
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _columns(text: str, num: int, what: str, *, header: bool = False) -> list[list[str]]:
+    """Rows of `num` words; lines without a word are passed over."""
+    rows = [line.split() for line in text.splitlines() if line.strip()][1 if header else 0 :]
+    bad = [row for row in rows if len(row) != num or not (row[0].isdigit() or row[-1].isdigit())]
+    if bad or not rows:
+        raise ValueError(f"{what} should have lines of {num} words; found {' '.join(bad[0]) if bad else 'none'!r}")
+    return rows

@@ -1,0 +1,68 @@
+"""Draw the paper's CelebA-HQ test set: 1,500 images of the official test list, in EG3D's format with a manifest.
+
+    python scripts/prepare_celebahq.py --images CROPS --mapping CelebA-HQ-to-CelebA-mapping.txt \
+        --partition list_eval_partition.txt --out data/celebahq/test.zip
+
+CROPS is a folder or zip with what EG3D's preprocessing makes of CelebA-HQ: 512² crops named as the images, and
+dataset.json with their cameras. The test list follows from two files that come with CelebA-HQ and CelebA, or is given
+by --list, one image name a line. With CelebA's --identities, intervals are over persons instead of images.
+"""
+
+import argparse
+from pathlib import Path
+
+from goae.data.subsets import Download, celebahq_entries, celebahq_test, write_set
+from goae.errors import one_paragraph
+
+
+def main() -> None:
+    args = _arguments()
+    with one_paragraph():
+        download = Download(args.images)
+        wanted = _wanted(args)
+        entries, counts = celebahq_entries(download.posed, wanted, num=args.num, seed=args.seed)
+        settings = {"set": "celebahq", "seed": args.seed, **counts}
+        out = Path(args.out)
+        written = write_set(download, entries, out, settings=settings, resolution=args.resolution, radius=args.radius)
+        print(f"{out}: {len(entries)} images, {'written' if written else 'complete already'}")
+
+
+def _wanted(args: argparse.Namespace) -> dict[str, int | None]:
+    """Stems of the test list, and the person of each if known."""
+    if args.list:
+        return {Path(line).stem: None for line in _read(args.list).split()}
+    test = celebahq_test(_read(args.mapping), _read(args.partition))
+    persons: dict[str, int] = {}
+    if args.identities:
+        rows = (line.split() for line in _read(args.identities).splitlines() if line.strip())
+        persons = {file: int(person) for file, person in rows}
+        missing = [file for file in test.values() if file not in persons]
+        if missing:
+            raise ValueError(f"{args.identities} lacks {missing[0]} and {len(missing) - 1} more of the test images")
+    return {args.stem.format(idx=number): persons.get(file) for number, file in test.items()}
+
+
+def _read(path: str) -> str:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; see --help for what is expected and where it comes from")
+    return Path(path).read_text()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True, help="folder or zip of crops with dataset.json")
+    parser.add_argument("--mapping", default="CelebA-HQ-to-CelebA-mapping.txt", help="lines: idx orig_idx orig_file")
+    parser.add_argument("--partition", default="list_eval_partition.txt", help="lines: file partition; 2 is the test")
+    parser.add_argument("--list", default="", help="image names of the test list, instead of the two files above")
+    parser.add_argument("--identities", default="", help="identity_CelebA.txt, lines: file person")
+    parser.add_argument("--stem", default="{idx}", help="stem of image number idx, for example {idx:05d}")
+    parser.add_argument("--out", default="data/celebahq/test.zip")
+    parser.add_argument("--num", type=int, default=1500, help="images to draw")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resolution", type=int, default=512, help="side that every crop must have")
+    parser.add_argument("--radius", type=float, default=2.7, help="distance of every camera; 0: not checked")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The three data scripts on stand-ins: what is drawn, what is written, and what is missing."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from standins import write_crops
+
+from goae.data.datasets import PosedImages
+from goae.data.subsets import afhq_entries, celebahq_test, draw, mead_entries
+from goae.evaluation.protocols import People, novel_view_tasks
+from scripts import run_script
+
+Run = Callable[..., str]
+SIDE = 16
+VIEWS = ("left_60", "left_30", "front", "right_30", "right_60")
+PATTERN = r"(?P<person>[^/]+)/(?P<view>[^/]+)/(?P<frame>.+)\.[a-z]+"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a script: its stdout, or the one paragraph on stderr of one that must fail."""
+
+    def call(script: str, *arguments: object, fails: bool = False) -> str:
+        code = run_script(script, *arguments, "--resolution", SIDE)
+        out, err = capsys.readouterr()
+        assert code == int(fails), err
+        return err if fails else out
+
+    return call
+
+
+@pytest.fixture
+def celeba(tmp_path: Path) -> list[str]:
+    """Six images of which 1, 2, 3 and 5 are in the test partition, and pose estimation failed on 5."""
+    crops = write_crops(tmp_path / "crops", [f"{i}.png" for i in range(6)], side=SIDE, unposed=["5.png"])
+    files = [f"{100 + i:06d}.jpg" for i in range(6)]
+    mapping = ["idx  orig_idx  orig_file"] + [f"{i}  {99 + i}  {file}" for i, file in enumerate(files)]
+    (tmp_path / "mapping.txt").write_text("\n".join(mapping) + "\n")
+    parts = [0, 2, 2, 2, 1, 2]
+    (tmp_path / "partition.txt").write_text("".join(f"{f} {p}\n" for f, p in zip(files, parts, strict=True)))
+    (tmp_path / "identities.txt").write_text("".join(f"{f} {7 + i // 2}\n" for i, f in enumerate(files)))
+    lists = ["--mapping", str(tmp_path / "mapping.txt"), "--partition", str(tmp_path / "partition.txt")]
+    return ["--images", str(crops), *lists, "--out", str(tmp_path / "out" / "test.zip")]
+
+
+def test_celebahq(tmp_path: Path, celeba: list[str], run: Run) -> None:
+    arguments = [*celeba, "--identities", tmp_path / "identities.txt", "--num", 2]
+    assert "2 images, written" in run("prepare_celebahq", *arguments)
+    found = PosedImages(tmp_path / "out" / "test.zip", SIDE, extras=("person",), radius=2.7)
+    assert len(found) == 2 and set(found.names) <= {"1.png", "2.png", "3.png"}
+    assert found.rows["person"].tolist() == [7 + int(name[0]) // 2 for name in found.names]
+    source = PosedImages(tmp_path / "out" / "test.zip", SIDE)
+    manifest = json.loads((tmp_path / "out" / "test.manifest.json").read_text())
+    assert (manifest["seed"], manifest["in_list"], manifest["with_label"]) == (0, 4, 3)
+    for entry, name in zip(manifest["files"], source.names, strict=True):
+        content = (tmp_path / "crops" / entry["source"]).read_bytes()
+        assert entry["name"] == name and entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert source.source.read(name) == content
+    assert str(tmp_path) not in json.dumps(manifest)
+    assert "complete already" in run("prepare_celebahq", *arguments)
+    changed = run("prepare_celebahq", *celeba, "--num", 3, fails=True)
+    assert "test.manifest.json lists another choice: num_images is 2 there, 3 now" in changed
+
+
+def test_a_published_manifest_pins_the_images(tmp_path: Path, celeba: list[str], run: Run) -> None:
+    run("prepare_celebahq", *celeba, "--num", 3)
+    (tmp_path / "out" / "test.zip").unlink()
+    write_crops(tmp_path / "crops", ["1.png", "0.png"], side=SIDE)  # other pixels, and labels for these alone
+    text = run("prepare_celebahq", *celeba, "--num", 1, fails=True)
+    assert "lists another choice" in text and not (tmp_path / "out" / "test.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--num", 4], "4 images of the test list were asked for, but 3 are there with a camera label"),
+        (["--mapping", "nowhere.txt"], "there is no file nowhere.txt"),
+        (["--images", "nowhere"], "there is no data set at nowhere"),
+        (["--radius", 3, "--num", 1], "radius"),
+    ],
+)
+def test_what_celebahq_lacks_is_named(
+    celeba: list[str], tmp_path: Path, arguments: list[object], named: str, run: Run
+) -> None:
+    assert named in run("prepare_celebahq", *celeba, *arguments, fails=True)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_test_list_may_be_given(tmp_path: Path, celeba: list[str], run: Run) -> None:
+    (tmp_path / "list.txt").write_text("4.jpg\n0.jpg\n")
+    run("prepare_celebahq", *celeba, "--list", tmp_path / "list.txt", "--num", 2)
+    assert PosedImages(tmp_path / "out" / "test.zip", SIDE).names == ["0.png", "4.png"]
+
+
+def test_celebas_files_are_checked() -> None:
+    assert celebahq_test("idx orig_idx orig_file\n0 4 a.jpg\n1 5 b.jpg\n", "a.jpg 0\nb.jpg 2\n") == {1: "b.jpg"}
+    with pytest.raises(ValueError, match=r"the partition lacks b\.jpg"):
+        celebahq_test("head\n0 4 a.jpg\n1 5 b.jpg\n", "a.jpg 2\n")
+    with pytest.raises(ValueError, match="lines of 3 words"):
+        celebahq_test("head\n0 4\n", "a.jpg 2\n")
+    with pytest.raises(ValueError, match="no image of the mapping is in the test partition"):
+        celebahq_test("head\n0 4 a.jpg\n", "a.jpg 1\n")
+
+
+def test_mead(tmp_path: Path, run: Run) -> None:
+    """Two persons with three moments, one of which lacks a view."""
+    names = [f"{p}/{v}/happy/{k}.png" for p in ("M003", "W009") for v in VIEWS for k in range(3)]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE, unposed=["M003/front/happy/1.png"])
+    out = tmp_path / "test.zip"
+    arguments = ["--images", crops, "--out", out, "--persons", 2]
+    assert "20 images, written" in run("prepare_mead", *arguments, "--frames", 2)
+    found = PosedImages(out, SIDE, extras=("person", "expression", "view"))
+    tasks = novel_view_tasks(People(*(found.rows[n] for n in found.extras)), (-60.0, -30.0, 0.0, 30.0, 60.0))
+    assert len(tasks) == 12
+    manifest = json.loads((tmp_path / "test.manifest.json").read_text())
+    sources = {entry["name"]: entry["source"] for entry in manifest["files"]}
+    assert not any("M003" in source and source.endswith("/1.png") for source in sources.values())
+    for task in tasks:
+        origins = [sources[found.names[i]].split("/") for i in (task.source, *task.targets)]
+        assert len({(person, frame) for person, _, _, frame in origins}) == 1  # one moment
+        assert {view for _, view, _, _ in origins} == set(VIEWS)
+        assert origins[0][1] == {-60.0: "left_60", 0.0: "front", 60.0: "right_60"}[task.yaw]
+    text = run("prepare_mead", *arguments[:3], tmp_path / "other.zip", "--persons", 2, "--frames", 3, fails=True)
+    assert "2 persons with 3 frames" in text and "but 1 of 2 persons have them" in text
+
+
+def test_mead_says_how_many_names_fit() -> None:
+    with pytest.raises(ValueError, match="1 of 1 posed images do not fit the pattern"):
+        mead_entries(["a.png"], pattern=PATTERN, views=VIEWS, persons=1, frames=1, seed=0)
+
+
+def test_the_papers_numbers_of_mead() -> None:
+    names = [f"p{p}/{v}/{k}.png" for p in range(50) for v in VIEWS for k in range(9)]
+    entries, counts = mead_entries(names, pattern=PATTERN, views=VIEWS, persons=43, frames=5, seed=1)
+    assert len(entries) == 1075 and counts["persons_with_enough_frames"] == 50
+    again, _ = mead_entries(names[::-1], pattern=PATTERN, views=VIEWS, persons=43, frames=5, seed=1)
+    assert entries == again
+    assert entries != mead_entries(names, pattern=PATTERN, views=VIEWS, persons=43, frames=5, seed=2)[0]
+
+
+def test_afhq_splits_and_keeps_mirrored_copies_out_of_the_tests(tmp_path: Path, run: Run) -> None:
+    names = [f"{i}{end}.png" for i in range(20) for end in ("", "_mirror")]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE)
+    run("prepare_afhq", "--images", crops, "--out", tmp_path / "cats")
+    splits = {s: set(PosedImages(tmp_path / "cats" / f"{s}.zip", SIDE).names) for s in ("train", "val", "test")}
+    assert {s: len(found) for s, found in splits.items()} == {"train": 32, "val": 2, "test": 2}
+    stems = {s: {name.removesuffix(".png").removesuffix("_mirror") for name in found} for s, found in splits.items()}
+    assert set.union(*stems.values()) == {str(i) for i in range(20)} and sum(map(len, stems.values())) == 20
+    assert json.loads((tmp_path / "cats" / "val.manifest.json").read_text())["mirrored_copies_dropped"] == 4
+    with pytest.raises(ValueError, match="which is not there"):
+        afhq_entries(["a.png", "b.png", "c.png", "d_mirror.png"], mirror_suffix="_mirror", seed=0)
+    with pytest.raises(ValueError, match="cannot be split"):
+        afhq_entries(["a.png", "b.png"], mirror_suffix="", seed=0)
+
+
+def test_draws_depend_on_the_seed_alone() -> None:
+    names = [f"{i:03d}" for i in range(100)]
+    assert draw(names, 10, 3, "names") == draw(names[::-1], 10, 3, "names") != draw(names, 10, 4, "names")
+    assert draw(names, 5, 0, "names") == ["002", "026", "055", "075", "086"]  # manifests that are published stay
+
+
+def test_crops_without_labels_are_named(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "crops").mkdir()
+    text = run("prepare_afhq", "--images", tmp_path / "crops", "--out", tmp_path / "cats", fails=True)
+    assert "has no dataset.json" in text
