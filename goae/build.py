@@ -10,7 +10,15 @@ from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from torch import Tensor, nn
 
-from goae.config import CheckMetersConfig, PerceptionConfig, PriorConfig, RunConfig, TrainConfig
+from goae.camera.regressor import CameraRegressor
+from goae.config import (
+    CameraConfig,
+    CheckMetersConfig,
+    PerceptionConfig,
+    PriorConfig,
+    RunConfig,
+    TrainConfig,
+)
 from goae.evaluation.distribution import DistributionConfig, Features
 from goae.evaluation.pairs import Between, between_features, between_images
 from goae.extractors.arcface import ArcFace
@@ -71,6 +79,12 @@ def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
             f"the generator group that fits the file (generator=...)."
         )
     return generator
+
+
+def build_regressor(config: CameraConfig) -> CameraRegressor:
+    """Untrained; its weights follow from the seed."""
+    torch.manual_seed(config.seed + 4)
+    return CameraRegressor(config.regressor)
 
 
 def build_discriminator(config: PriorConfig, impl: str = "auto") -> DualDiscriminator:
