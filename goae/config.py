@@ -9,6 +9,9 @@ from eg3d.generator import GeneratorConfig
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from goae.baselines.optimization import OptimizationConfig
+from goae.baselines.pose_optimization import PoseOptimizationConfig
+from goae.baselines.pti import PTIConfig
 from goae.camera.regressor import RegressorConfig
 from goae.data.batches import DataConfig
 from goae.evaluation.distribution import DistributionConfig
@@ -180,6 +183,17 @@ class CameraConfig:
     def run_dir(self) -> Path:
         """The folder of this run."""
         return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class BaselinesConfig:
+    """Settings of the methods that optimise, by the names that `build.build_baseline` takes; configs/baselines/."""
+
+    w: OptimizationConfig = field(default_factory=OptimizationConfig)
+    w_plus: OptimizationConfig = field(default_factory=OptimizationConfig)
+    pti: PTIConfig = field(default_factory=PTIConfig)
+    pose_opt: PoseOptimizationConfig = field(default_factory=PoseOptimizationConfig)
+    regressor: str = ""  # weights of the camera regressor, from which pose_opt starts
 
 
 @dataclass
