@@ -14,7 +14,19 @@ from torch import Tensor, nn
 
 from goae.baselines.encoder_only import EncoderOnly
 from goae.baselines.floors import AverageCode
-from goae.config import CheckMetersConfig, PerceptionConfig, PriorConfig, RunConfig, TrainConfig
+from goae.baselines.optimization import LatentOptimization
+from goae.baselines.pose_optimization import PoseOptimization
+from goae.baselines.pti import PTI
+from goae.camera.regressor import CameraRegressor, load_regressor
+from goae.config import (
+    BaselinesConfig,
+    CameraConfig,
+    CheckMetersConfig,
+    PerceptionConfig,
+    PriorConfig,
+    RunConfig,
+    TrainConfig,
+)
 from goae.evaluation.distribution import DistributionConfig, Features
 from goae.evaluation.geometry import DepthFolder, NetworkDepth, Reference, TrueDepth
 from goae.evaluation.measuring import MetricsConfig, Networks
@@ -82,6 +94,12 @@ def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
             f"the generator group that fits the file (generator=...)."
         )
     return generator
+
+
+def build_regressor(config: CameraConfig) -> CameraRegressor:
+    """Untrained; its weights follow from the seed."""
+    torch.manual_seed(config.seed + 4)
+    return CameraRegressor(config.regressor)
 
 
 def build_discriminator(config: PriorConfig, impl: str = "auto") -> DualDiscriminator:
@@ -321,3 +339,55 @@ def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, An
     if config.geometry == "mini":
         hashes["pseudo_depth_sha256"] = module_hash(MiniPerception(config.geometry_path or None))
     return choices | hashes
+
+
+def build_w(config: BaselinesConfig, generator: TriPlaneGenerator, lpips: LPIPS | None) -> LatentOptimization:
+    """Optimisation in W."""
+    return LatentOptimization(generator, config.w, space="w", lpips=lpips)
+
+
+def build_w_plus_opt(config: BaselinesConfig, generator: TriPlaneGenerator, lpips: LPIPS | None) -> LatentOptimization:
+    """Optimisation in W+."""
+    return LatentOptimization(generator, config.w_plus, space="w_plus", lpips=lpips)
+
+
+def build_pti(config: BaselinesConfig, generator: TriPlaneGenerator, lpips: LPIPS | None) -> PTI:
+    """PTI."""
+    return PTI(generator, config.pti, lpips=lpips)
+
+
+def build_pose_opt(
+    config: BaselinesConfig,
+    generator: TriPlaneGenerator,
+    lpips: LPIPS | None,
+    *,
+    encode: Callable[[Tensor], Tensor] | None = None,
+) -> PoseOptimization:
+    """Pose Opt., from the camera of `baselines.regressor` and the code of `encode`, images -> ws; None: w_avg."""
+    if not config.regressor:
+        raise ValueError(
+            "baselines.regressor is empty, but Pose Opt. starts from an estimated camera: train one with "
+            "scripts/train_camera.py and give its camera.safetensors"
+        )
+    regressor = load_regressor(config.regressor, generator.w_avg.device)
+    sphere = regressor.config.sphere
+    return PoseOptimization(
+        generator, config.pose_opt, estimate=regressor.estimate, sphere=sphere, lpips=lpips, encode=encode
+    )
+
+
+BASELINES: dict[str, Callable[[BaselinesConfig, TriPlaneGenerator, LPIPS | None], Method[Any]]] = {
+    "w": build_w,
+    "w_plus_opt": build_w_plus_opt,
+    "pti": build_pti,
+    "pose_opt": build_pose_opt,
+}
+
+
+def build_baseline(
+    name: str, config: BaselinesConfig, generator: TriPlaneGenerator, lpips: LPIPS | None
+) -> Method[Any]:
+    """The method `name` of `BASELINES` on the generator's device. Raises: ValueError for another name."""
+    if name not in BASELINES:
+        raise ValueError(f"there is no baseline {name!r}; expected one of {', '.join(BASELINES)}")
+    return BASELINES[name](config, generator, lpips)

@@ -10,6 +10,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from goae.baselines.optimization import SPACES, OptimizationConfig
+from goae.baselines.pose_optimization import PoseOptimizationConfig
+from goae.baselines.pti import PTIConfig
+from goae.camera.regressor import RegressorConfig
 from goae.data.batches import DataConfig
 from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
@@ -21,6 +24,7 @@ from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
 from goae.models.goae import GOAEConfig
 from goae.training.adversarial import AdversarialConfig
+from goae.training.camera_stage import CameraStageConfig
 from goae.training.encoder_stage import EncoderStageConfig
 from goae.training.prior import WarmStartConfig
 from goae.training.refiner_stage import RefinerStageConfig
@@ -155,6 +159,44 @@ class PriorConfig:
     def run_dir(self) -> Path:
         """The folder of this run."""
         return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class CameraConfig:
+    """scripts/train_camera.py: a camera regressor, trained on a generator's renders."""
+
+    experiment_name: str = ""
+    run: str = ""
+    seed: int = 0
+    device: str = "auto"
+    num_devices: int = 1
+    precision: str = "32-true"
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    regressor: RegressorConfig = field(default_factory=RegressorConfig)
+    data: DataConfig = field(default_factory=DataConfig)  # poses: labels of `train`; also measured on `validation`
+    camera: CameraStageConfig = field(default_factory=CameraStageConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        self.run = run_name(self)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class BaselinesConfig:
+    """Settings of the methods that optimise, by the names that `build.build_baseline` takes; configs/baselines/."""
+
+    w: OptimizationConfig = field(default_factory=OptimizationConfig)
+    w_plus: OptimizationConfig = field(default_factory=OptimizationConfig)
+    pti: PTIConfig = field(default_factory=PTIConfig)
+    pose_opt: PoseOptimizationConfig = field(default_factory=PoseOptimizationConfig)
+    regressor: str = ""  # weights of the camera regressor, from which pose_opt starts
 
 
 @dataclass
@@ -387,7 +429,8 @@ class ProtocolConfig:
         return Path(self.output) if self.output else Path(self.runs) / self.run / self.protocol
 
 
-RunConfig = TrainConfig | PriorConfig
+StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages
+RunConfig = StagedConfig | CameraConfig
 
 
 def check_device(device: str) -> None:
@@ -412,6 +455,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="prior_schema", node=PriorConfig)
+    store.store(name="train_camera_schema", node=CameraConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="invert_schema", node=InvertConfig)
     store.store(name="prior_metrics_schema", node=PriorMetricsConfig)

@@ -137,14 +137,9 @@ class LatentOptimization:
         """(B,) weighted sums."""
         losses = self.config.l2 * (image - target).square().flatten(1).mean(1)
         if self.config.lpips and self.lpips is not None:
-            losses = losses + self.config.lpips * self.lpips(self._sized(image), self._sized(target))
+            size = self.config.lpips_resolution
+            losses = losses + self.config.lpips * self.lpips(sized(image, size), sized(target, size))
         return losses
-
-    def _sized(self, image: Tensor) -> Tensor:
-        size = self.config.lpips_resolution
-        if size in (0, image.shape[-1]):
-            return image
-        return interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
     def _uniforms(self, batch: int, rng: torch.Generator) -> Uniforms:
         """Random places of the samples, the same ones for every image of the batch."""
@@ -160,6 +155,13 @@ class LatentOptimization:
             device=self.draft.w_avg.device,
         )
         return Uniforms(drawn.coarse.expand(batch, -1, -1, -1), drawn.fine.repeat(batch, 1))
+
+
+def sized(image: Tensor, size: int) -> Tensor:
+    """Images (B, 3, H, H) as a perceptual network gets them: resized to `size`, or as they are for 0."""
+    if size in (0, image.shape[-1]):
+        return image
+    return interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def learning_rate(step: int, config: OptimizationConfig) -> float:

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from goae.config import RunConfig, TrainConfig
+from goae.config import RunConfig, StagedConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
@@ -55,7 +55,7 @@ def stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([s[name] for s in samples]) for name, v in samples[0].items() if isinstance(v, Tensor)}
 
 
-def unfinished(config: RunConfig, fits: dict[str, FitConfig]) -> list[str]:
+def unfinished(config: StagedConfig, fits: dict[str, FitConfig]) -> list[str]:
     """Of the stages asked for, those that have not been trained to their number of steps."""
 
     def finished(name: str, steps: int) -> bool:

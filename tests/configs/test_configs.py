@@ -8,6 +8,7 @@ from composing import CONFIGS, composed, composed_as
 from hydra.errors import ConfigCompositionException
 
 from goae.config import (
+    CameraConfig,
     EvaluateConfig,
     InvertConfig,
     PriorConfig,
@@ -26,9 +27,10 @@ def config(*overrides: str) -> TrainConfig:
 
 EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 PRIORS = [name for name in EXPERIMENTS if name.endswith("prior")]  # of scripts/train_prior.py
+CAMERAS = [name for name in EXPERIMENTS if name.endswith("camera")]  # of scripts/train_camera.py
 
 
-@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS}))
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS, *CAMERAS}))
 @pytest.mark.parametrize("preset_name", ["paper", "official"])
 def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     made = config(f"experiment={experiment}", f"preset={preset_name}")
@@ -107,6 +109,14 @@ def test_every_prior_composes(experiment: str) -> None:
     made = composed_as(PriorConfig, f"experiment={experiment}", name="train_prior")
     assert made.run == f"{experiment}-seed0"
     assert made.adversarial.schedule.resolution == made.generator.neural_rendering_resolution
+
+
+@pytest.mark.parametrize("experiment", CAMERAS)
+def test_every_camera_regressor_composes(experiment: str) -> None:
+    made = composed_as(CameraConfig, f"experiment={experiment}", name="train_camera")
+    assert made.run == f"{experiment}-seed0"
+    assert made.regressor.sphere.pivot == made.generator.avg_camera_pivot
+    assert made.regressor.resolution <= made.generator.image_resolution == made.data.resolution
 
 
 def test_the_mini_prior_is_the_default_and_goes_over_a_bridge() -> None:
