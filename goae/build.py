@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.afa import AFA
 from goae.models.discriminator import LatentDiscriminator
-from goae.models.encoder import Encoder
+from goae.models.encoder import Encoder, stage_at
 from goae.models.goae import GOAE
 from goae.models.published import load_backbone
 from goae.training.adversarial import MINIBATCH_GROUP
@@ -163,7 +164,8 @@ def build_encoder_stage(config: TrainConfig, goae: GOAE, perception: Perception,
     background = build_background_depth(config, goae, perception, stage.background) if stage.bg else None
     goae.to(device)
     discriminator.to(device)
-    return EncoderStage(goae, discriminator, losses, background, stage)
+    schedule = partial(stage_at, thresholds=stage.stage_steps)
+    return EncoderStage(goae, discriminator, losses, background, stage, schedule)
 
 
 def build_refiner_stage(config: TrainConfig, goae: GOAE, perception: Perception, device: torch.device) -> RefinerStage:

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from goae.models.goae import GOAE, Coded, View
+from goae.models.latent_inverter import Coded, LatentInverter, View
 
 
 class EncoderOnly:
     """Inversion by ws alone; the same two calls as `Inverter`."""
 
-    def __init__(self, goae: GOAE) -> None:
+    def __init__(self, goae: LatentInverter) -> None:
         self.goae = goae.eval()
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ from goae.evaluation.runner import (
     write_rows,
 )
 from goae.losses.reconstruction import pooled
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 from goae.runs.setup import device_of, open_images, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
