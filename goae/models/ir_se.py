@@ -1,5 +1,7 @@
 """Residual units with squeeze-and-excitation, the IR-SE of ArcFace, by the names of its public checkpoint."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -81,3 +83,37 @@ class ResidualUnit(nn.Module):
         factor, bias = folded(norm)
         pixels = F.linear(x.permute(0, 2, 3, 1).flatten(0, 2), conv.weight[:, :, 0, 0] * factor[:, None], bias)
         return pixels.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2)
+
+
+class Trunk(nn.Module):
+    """The network up to its last map: a stem, then groups of units of which every first one halves the resolution.
+
+    Args:
+        in_channels: of the input, 3 for images.
+        widths, units: channels and number of units, group by group; ArcFace's IR-SE50 has (64, 128, 256, 512) and
+            (3, 4, 14, 3).
+        squeeze: channel reduction inside squeeze-and-excitation.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], units: Sequence[int], squeeze: int) -> None:
+        super().__init__()
+        first = widths[0]
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(in_channels, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.PReLU(first)
+        )
+        body, inputs = [], first
+        for width, count in zip(widths, units, strict=True):
+            for index in range(count):
+                body.append(ResidualUnit(inputs, width, stride=1 if index else 2, squeeze=squeeze))
+                inputs = width
+        self.body = nn.Sequential(*body)
+        self.ends = list(accumulate(units))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> the map behind each group, (B, widths[g], H / 2^(g + 1), W / 2^(g + 1))."""
+        x, maps = self.input_layer(x), []
+        for number, unit in enumerate(self.body, 1):
+            x = unit(x)
+            if number in self.ends:
+                maps.append(x)
+        return maps

@@ -96,7 +96,7 @@ class LatentInverter(nn.Module):
         if image.shape[-1] != image.shape[-2] or image.shape[-1] % size:
             raise ValueError(
                 f"cannot average an image of {image.shape[-2]} x {image.shape[-1]} down to {size} x {size} by whole "
-                "blocks; see encoder.backbone.image_resolution, of a rival rival.image_resolution"
+                "blocks; see encoder.backbone.image_resolution, of a rival its rival.image_resolution"
             )
         return image if image.shape[-1] == size else adaptive_avg_pool2d(image, size)
 
