@@ -25,8 +25,8 @@ from goae.evaluation.runner import (
     write_rows,
 )
 from goae.losses.reconstruction import pooled
-from goae.models.latent_inverter import View
-from goae.runs.setup import device_of, open_images, run_inverter, trained
+from goae.models.latent_inverter import LatentInverter, View
+from goae.runs.setup import device_of, open_images, run_encoder, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -34,8 +34,8 @@ Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 class AverageCode:
     """The floor: every image is answered with the render of w_avg from its camera."""
 
-    def __init__(self, inverter: Any) -> None:
-        self.goae = inverter.goae
+    def __init__(self, goae: LatentInverter) -> None:
+        self.goae = goae
 
     @torch.inference_mode()
     def invert(self, image: Tensor, c: Tensor) -> Tensor:
@@ -58,12 +58,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if is_measured(folder / "summary.json", made_from):
         print(f"{config.run_dir}: evaluation is complete")
         return folder / "summary.json"
-    inverter = run_inverter(run)
-    methods: dict[str, Method[Any]] = {
-        "w_avg": AverageCode(inverter),
-        "w_plus": EncoderOnly(inverter.goae),
-        "full": inverter,
-    }
+    methods = read_methods(run)
     samples = read_samples(run, config.num_images)
     metrics = build_metrics(config, run)
     identity = config.identity or run.perception.identity
@@ -73,14 +68,23 @@ def evaluate(config: EvaluateConfig) -> Path:
         write_rows(rows, folder / f"{name}.csv")
         seconds = seconds_per_image(method, samples, num_images=config.timing_images)
         summary["methods"][name] = summarize(rows) | {"seconds": seconds}
-    summary |= hardware([str(inverter.device)])
+    summary |= hardware([str(device_of(run))])
     write_json(summary, folder / "summary.json")
     return folder / "summary.json"
 
 
+def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
+    """What is measured of a run, the floor first: a rival's encoder, or GOAE without and with its second stage."""
+    if run.method != "goae":
+        rival = run_encoder(run)
+        return {"w_avg": AverageCode(rival.goae), run.method: rival}
+    inverter = run_inverter(run)
+    return {"w_avg": AverageCode(inverter.goae), "w_plus": EncoderOnly(inverter.goae), "full": inverter}
+
+
 def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
-    files = {name: trained(run, name) for name in ("encoder", "refiner")}
+    files = {name: trained(run, name) for name in run.stage_names}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
 
