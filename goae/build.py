@@ -35,26 +35,31 @@ from goae.evaluation.results import folder_hash, module_hash
 from goae.evaluation.runner import Method
 from goae.evaluation.timing import Steps, goae_steps
 from goae.extractors.arcface import ArcFace
+from goae.extractors.bisenet import CLASSES
 from goae.extractors.face_resnet import FaceResNet
 from goae.extractors.facenet import FaceNet
 from goae.extractors.inception import Inception
 from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
-from goae.extractors.parsing import FaceParser, Segmenter, background_by_depth
+from goae.extractors.mini_network import NUM_PARTS
+from goae.extractors.parsing import VOC_CLASSES, FaceParser, Segmenter, background_by_depth
 from goae.extractors.vgg import VGG
 from goae.inversion import Inverter
 from goae.loading import load_inverter
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.afa import AFA
 from goae.models.discriminator import LatentDiscriminator
-from goae.models.encoder import Encoder
+from goae.models.encoder import Encoder, stage_at
 from goae.models.goae import GOAE
-from goae.models.published import load_backbone
+from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
+from goae.models.latent_inverter import LatentInverter
+from goae.models.published import load_backbone, load_trunk
+from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, unlocked_at
 from goae.models.sampling import with_samples
 from goae.training.adversarial import MINIBATCH_GROUP
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import Background, CanonicalStats
-from goae.training.encoder_stage import EncoderStage
+from goae.training.encoder_stage import EncoderStage, Schedule
 from goae.training.refiner_stage import RefinerStage
 
 IDENTITIES: dict[str, Callable[[str], nn.Module]] = {
@@ -62,6 +67,13 @@ IDENTITIES: dict[str, Callable[[str], nn.Module]] = {
     "face_resnet": FaceResNet,
     "facenet": FaceNet,
     "mini": MiniPerception,
+}
+
+
+PARSERS: dict[str, tuple[Callable[[str | None], FaceParser | MiniPerception | Segmenter], int]] = {
+    "parser": (FaceParser, CLASSES),
+    "mini": (MiniPerception, NUM_PARTS),
+    "segmenter": (Segmenter, VOC_CLASSES),
 }
 
 
@@ -161,6 +173,41 @@ def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
     return GOAE(generator, encoder, AFA(config.afa), config.goae)
 
 
+def build_networks(config: TrainConfig, generator: TriPlaneGenerator, device: torch.device) -> LatentInverter:
+    """The untrained networks of `method` around `generator`; `device` is that of the networks they only use."""
+    return build_goae(config, generator) if config.method == "goae" else build_rival(config, generator, device)
+
+
+def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch.device) -> LatentInverter:
+    """The encoder of `method` before `generator`; its weights follow from the seed, but for those of `paths.backbone`.
+
+    IR-SE50 weights start the trunk that sees the image alone; IDE-3D's semantic encoder is random.
+    """
+    torch.manual_seed(config.seed + 1)
+    sizes = config.rival, generator.num_ws, generator.config.w_dim
+    encoder: PSPEncoder | E4EEncoder | IDE3DEncoder
+    if config.method == "ide3d":
+        encoder = IDE3DEncoder(*sizes, build_parser(config, device))
+    elif config.method == "e4e":
+        encoder = E4EEncoder(*sizes)
+    else:
+        encoder = PSPEncoder(*sizes)
+    if config.paths.backbone:
+        pyramid = encoder.texture if isinstance(encoder, IDE3DEncoder) else encoder.pyramid
+        load_trunk(pyramid.trunk, config.paths.backbone)
+    return LatentInverter(generator, encoder)
+
+
+def build_parser(config: TrainConfig, device: torch.device) -> PartParser:
+    """The network of part labels that `rival.parts` names, from the file of the background mask where that is its."""
+    name, perception = config.rival.parts, config.perception
+    if name not in PARSERS:
+        raise ValueError(f"rival.parts is {name!r}; expected one of {', '.join(PARSERS)}")
+    make, num_parts = PARSERS[name]
+    path = perception.background_path if perception.background == name else ""
+    return PartParser(make(path or None).to(device).parts, num_parts)
+
+
 def build_perception(config: PerceptionConfig, device: torch.device) -> Perception:
     """The frozen networks; a missing file raises FileNotFoundError that names the command to run."""
     lpips = None if config.lpips == "none" else LPIPS(config.lpips, config.lpips_path or None).to(device)
@@ -199,8 +246,10 @@ def default_stats_path(config: TrainConfig) -> Path:
     return generator.with_name(f"{generator.stem}-canonical.safetensors")
 
 
-def build_encoder_stage(config: TrainConfig, goae: GOAE, perception: Perception, device: torch.device) -> EncoderStage:
-    """Stage 1 on `device`."""
+def build_encoder_stage(
+    config: TrainConfig, goae: LatentInverter, perception: Perception, device: torch.device
+) -> EncoderStage:
+    """Stage 1 of any method on `device`."""
     stage = config.stages.encoder
     torch.manual_seed(config.seed + 2)
     discriminator = LatentDiscriminator(config.latent_discriminator)
@@ -208,7 +257,17 @@ def build_encoder_stage(config: TrainConfig, goae: GOAE, perception: Perception,
     background = build_background_depth(config, goae, perception, stage.background) if stage.bg else None
     goae.to(device)
     discriminator.to(device)
-    return EncoderStage(goae, discriminator, losses, background, stage)
+    return EncoderStage(goae, discriminator, losses, background, stage, build_schedule(config, goae))
+
+
+def build_schedule(config: TrainConfig, goae: LatentInverter) -> Schedule:
+    """When the encoder's rows are unlocked: by levels, one by one for e4e, all at once for the others."""
+    if config.method == "goae":
+        return partial(stage_at, thresholds=config.stages.encoder.stage_steps)
+    if config.method == "e4e":
+        start, every = config.rival.unlock_start, config.rival.unlock_every
+        return partial(unlocked_at, start=start, every=every, num_ws=goae.encoder.num_ws)
+    return lambda step: 0
 
 
 def build_refiner_stage(config: TrainConfig, goae: GOAE, perception: Perception, device: torch.device) -> RefinerStage:
@@ -226,7 +285,7 @@ def build_image_losses(config: TrainConfig, weights: ImageWeights, perception: P
 
 
 def build_background_depth(
-    config: TrainConfig, goae: GOAE, perception: Perception, background: BackgroundConfig
+    config: TrainConfig, goae: LatentInverter, perception: Perception, background: BackgroundConfig
 ) -> BackgroundDepth:
     """L_BG for the generator in hand."""
     return BackgroundDepth(goae.generator, perception.background, build_stats(config, goae.generator), background)
@@ -291,7 +350,7 @@ def build_method(name: str, given: Given) -> Tested:
     return METHODS[name](given)
 
 
-def build_networks(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
+def build_meters(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
     """What measures; a missing file raises FileNotFoundError that names the command to run."""
     independent = None
     if config.identity_independent != "none":

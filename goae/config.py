@@ -23,6 +23,7 @@ from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
 from goae.models.goae import GOAEConfig
+from goae.models.pyramid_encoder import RivalConfig
 from goae.training.adversarial import AdversarialConfig
 from goae.training.camera_stage import CameraStageConfig
 from goae.training.encoder_stage import EncoderStageConfig
@@ -31,6 +32,7 @@ from goae.training.refiner_stage import RefinerStageConfig
 from goae.training.tracking import LoggingConfig
 
 STAGES = ("all", "encoder", "refiner")
+METHODS = ("goae", "psp", "e4e", "ide3d")
 PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
@@ -49,7 +51,7 @@ class PathsConfig:
 
     runs: str = "runs"
     generator: str = ""  # .pkl as published, or .safetensors; empty: random weights of the sizes in `generator`
-    backbone: str = ""  # ImageNet weights of the encoder's backbone to start from, timm's naming; empty: random
+    backbone: str = ""  # where the encoder starts: ImageNet weights in timm's naming; rivals: IR-SE50; empty: random
     canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
 
 
@@ -98,6 +100,7 @@ class TrainConfig:
 
     experiment_name: str = ""  # set by experiment=...; the default run name starts with it
     run: str = ""  # empty: <experiment>-seed<seed>; the same name resumes
+    method: str = "goae"  # goae | psp | e4e | ide3d: the encoders of the paper's Table 1; of rivals stage 1 alone
     stage: str = "all"  # all | encoder | refiner
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
@@ -111,6 +114,7 @@ class TrainConfig:
     latent_discriminator: LatentDiscriminatorConfig = field(default_factory=LatentDiscriminatorConfig)
     afa: AFAConfig = field(default_factory=AFAConfig)
     goae: GOAEConfig = field(default_factory=GOAEConfig)
+    rival: RivalConfig = field(default_factory=RivalConfig)  # the encoder of a method other than goae
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
@@ -121,7 +125,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
+        if self.method != "goae" and self.stage == "refiner":
+            raise ValueError(f"stage is 'refiner', but {self.method} has stage 1 alone; use stage=all or stage=encoder")
         self.run = run_name(self)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages that the method has, in order."""
+        return ("encoder", "refiner") if self.method == "goae" else ("encoder",)
 
     @property
     def run_dir(self) -> Path:
@@ -444,7 +457,8 @@ def run_name(config: RunConfig) -> str:
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision is {config.precision!r}; expected one of {', '.join(PRECISIONS)}")
     check_device(config.device)
-    name = config.run or f"{config.experiment_name or 'custom'}-seed{config.seed}"
+    rival = f"-{config.method}" if isinstance(config, TrainConfig) and config.method != "goae" else ""
+    name = config.run or f"{config.experiment_name or 'custom'}{rival}-seed{config.seed}"
     if Path(name).name != name:
         raise ValueError(f"run is {name!r}; expected a plain folder name below paths.runs ({config.paths.runs})")
     return name
@@ -486,7 +500,7 @@ def claim_run(config: RunConfig) -> None:
     path = config.run_dir / "config.yaml"
     if path.exists():
         stored, current = flatten(to_plain(load_run(config.run_dir, type(config)))), flatten(to_plain(config))
-        differ = [k for k in sorted(stored | current) if stored.get(k) != current.get(k) and not _free(k)]
+        differ = [k for k in sorted(stored | current) if stored.get(k) != current.get(k) and not _free(k, config)]
         if differ:
             lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
             raise ValueError(
@@ -526,7 +540,9 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _free(key: str) -> bool:
+def _free(key: str, config: RunConfig) -> bool:
+    if key.startswith("rival.") and isinstance(config, TrainConfig) and config.method == "goae":
+        return True  # not used; runs from before there were rivals go on
     if any(key == name or key.startswith(f"{name}.") for name in FREE):
         return True
     return ".fit." in key and key.rsplit(".", 1)[-1] in FREE_FIT

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from goae.models.goae import GOAE, View
+from goae.models.goae import GOAE
+from goae.models.latent_inverter import View
 from goae.models.occlusion import draw_sigmas, mix_planes
 from goae.photos import Photo, photos
 

@@ -14,6 +14,7 @@ from goae.models.afa import AFA, AFAConfig
 from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.goae import GOAE, GOAEConfig
 from goae.models.goae import preset as named_preset
+from goae.models.latent_inverter import LatentEncoder
 from goae.models.storage import Stored, is_stored, load_strictly, read_model, restore, save_model
 
 
@@ -47,8 +48,8 @@ def load_inverter(
     return Inverter(goae.to(device or next(generator.parameters()).device))
 
 
-def save_encoder(encoder: Encoder, path: str | Path) -> None:
-    """Write an encoder as a .safetensors file and its .json."""
+def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
+    """Write an encoder, GOAE's or a rival's, as a .safetensors file and its .json."""
     save_model(encoder, path, num_ws=encoder.num_ws, w_dim=encoder.w_dim)
 
 

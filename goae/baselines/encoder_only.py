@@ -1,15 +1,24 @@
-"""The method without its second stage, "Ours-w+" in the paper's Table 1."""
+"""Inversion by ws alone: GOAE without its second stage, "Ours-w+" in the paper's Table 1, and the rival encoders."""
+
+from pathlib import Path
 
 import torch
+from eg3d import checkpoint
+from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
-from goae.models.goae import GOAE, Coded, View
+from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
+from goae.models.latent_inverter import Coded, LatentInverter, View
+from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
+from goae.models.storage import load_strictly, read_model, restore
+
+RIVALS = ("PSPEncoder", "E4EEncoder", "IDE3DEncoder")
 
 
 class EncoderOnly:
     """Inversion by ws alone; the same two calls as `Inverter`."""
 
-    def __init__(self, goae: GOAE) -> None:
+    def __init__(self, goae: LatentInverter) -> None:
         self.goae = goae.eval()
 
     @torch.inference_mode()
@@ -25,3 +34,39 @@ class EncoderOnly:
     @property
     def _device(self) -> torch.device:
         return self.goae.generator.w_avg.device
+
+
+def load_rival(
+    *,
+    generator: str | Path | TriPlaneGenerator,
+    encoder: str | Path,
+    parser: PartParser | None = None,
+    device: str | torch.device | None = None,
+) -> EncoderOnly:
+    """Load a trained rival encoder: `encoder.safetensors` of its run, the .json beside it.
+
+    Args:
+        generator: published .pkl, our .safetensors, or a generator in hand.
+        parser: IDE-3D's network of part labels, the one it was trained with, on `device`.
+        device: where to; None: where the generator is.
+    Raises: FileNotFoundError; ValueError if a file does not fit, or IDE-3D's encoder comes without a parser.
+    """
+    if not isinstance(generator, TriPlaneGenerator):
+        generator = checkpoint.load(generator)
+    stored = read_model(encoder)
+    if stored.name not in RIVALS:
+        raise ValueError(f"{encoder} holds a {stored.name}; expected one of {', '.join(RIVALS)}")
+    config = restore(RivalConfig, stored.config, "rival.")
+    sizes = config, stored.facts["num_ws"], stored.facts["w_dim"]
+    network: PSPEncoder | E4EEncoder | IDE3DEncoder
+    if stored.name == "PSPEncoder":
+        network = PSPEncoder(*sizes)
+    elif stored.name == "E4EEncoder":
+        network = E4EEncoder(*sizes)
+    elif parser is not None:
+        network = IDE3DEncoder(*sizes, parser)
+    else:
+        raise ValueError(f"{encoder} is IDE-3D's encoder and needs parser=, the network of parts {config.parts!r}")
+    load_strictly(network, stored.state, encoder)
+    inverter = LatentInverter(generator, network)
+    return EncoderOnly(inverter.to(device or next(generator.parameters()).device))

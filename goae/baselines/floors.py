@@ -7,7 +7,7 @@ from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
 from goae.data.datasets import PosedImages
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 
 CHUNK = 500  # stored images compared at once
 

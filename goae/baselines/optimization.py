@@ -15,7 +15,7 @@ from eg3d.rendering.sampling import Uniforms, random_uniforms
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples
 
 Distance = Callable[[Tensor, Tensor], Tensor]

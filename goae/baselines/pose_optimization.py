@@ -23,7 +23,7 @@ from torch import Tensor
 from goae.baselines.optimization import Distance, OptimizationConfig, Progress, learning_rate, sized
 from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig, check_input
 from goae.camera.sphere import SphereConfig, angles_from_label, label_from_angles, relative_camera
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples
 
 TARGETS = ("relative", "absolute")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from goae.baselines.optimization import Distance, LatentOptimization, OptimizationConfig, Progress
 from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig, check_input
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 
 
 @dataclass

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from goae.baselines.optimization import Distance, Progress, sized
-from goae.models.goae import View
+from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples
 
 PARTS = {"backbone": "backbone.synthesis.", "decoder": "decoder.", "superresolution": "superresolution."}

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from goae.evaluation.image_metrics import mse, psnr
 from goae.losses.reconstruction import pooled
-from goae.models.goae import GOAE
+from goae.models.latent_inverter import LatentInverter
 
 
 class Validation:
-    """Calling it with the module in training, or its average, gives mean metrics of the GOAE, without randomness."""
+    """Calling it with the module in training, or its average, gives mean metrics of an inverter, without randomness."""
 
     def __init__(
         self,
-        goae: GOAE,
+        goae: LatentInverter,
         samples: Sequence[dict[str, Any]],
         lpips: Callable[[Tensor, Tensor], Tensor] | None,
         *,
@@ -25,7 +25,7 @@ class Validation:
         batch_size: int,
         refine: bool,
     ) -> None:
-        """`refine` measures the full method, else the W+ inversion; images are pooled to `resolution`."""
+        """`refine` measures the full method of a GOAE, else the W+ inversion; images are pooled to `resolution`."""
         if not samples:
             raise ValueError("there are no validation images: check data.validation and validation.num_images")
         self.goae, self.samples, self.lpips = goae, samples, lpips
@@ -38,7 +38,7 @@ class Validation:
 
     @contextmanager
     def _using(self, module: nn.Module) -> Iterator[None]:
-        """Put `module` in the place of the GOAE's own encoder or feature alignment."""
+        """Put `module` in the place of the inverter's own encoder or feature alignment."""
         name = "afa" if self.refine else "encoder"
         own = getattr(self.goae, name)
         setattr(self.goae, name, module)

@@ -69,11 +69,14 @@ class Segmenter(Frozen):
         load_strictly(self.network, read_state(file), file)
         self.freeze()
 
+    def parts(self, image: Tensor) -> Tensor:
+        """Logits of (B, 3, H, W) images in [-1, 1]. Returns: (B, 21, size, size)."""
+        return self.network(_normalised(image, self.size))["out"]
+
     @torch.no_grad()
     def background(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) images in [-1, 1]. Returns: (B, 1, H, W), 1 where the likeliest class is not the subject."""
-        logits = self.network(_normalised(image, self.size))["out"]
-        return _mask(logits.argmax(1, keepdim=True) != self.subject, image)
+        return _mask(self.parts(image).argmax(1, keepdim=True) != self.subject, image)
 
 
 def background_by_depth(depth: Tensor, threshold: float) -> Tensor:

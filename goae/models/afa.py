@@ -21,6 +21,7 @@ from eg3d.ops.conv3x3 import LANES, conv3x3
 from torch import Tensor, nn
 
 from goae.models.attention import CrossAttention
+from goae.models.ir_se import ResidualUnit, folded
 
 RESIDUALS = ("auto", "img_minus_rec", "rec_minus_img")
 
@@ -89,81 +90,6 @@ class AFAOutput(NamedTuple):
     features: Tensor
     gamma: Tensor
     beta: Tensor
-
-
-class SqueezeExcitation(nn.Module):
-    """x * sigmoid(W2 ReLU(W1 mean(x))), per channel."""
-
-    def __init__(self, channels: int, squeeze: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // squeeze, 1, bias=False)
-        self.fc2 = nn.Conv2d(channels // squeeze, channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return x * self.gate(x)
-
-    def gate(self, x: Tensor) -> Tensor:
-        """The factors of the channels, (B, C, 1, 1)."""
-        pooled = x.mean(dim=(2, 3), keepdim=True)
-        return torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
-
-
-def _folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Factor and summand of the channels that a BatchNorm with fixed statistics amounts to."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return factor, norm.bias - norm.running_mean * factor
-
-
-class ResidualUnit(nn.Module):
-    """BN - Conv3 - PReLU - Conv3 (strided) - BN - SE, added to the subsampled or projected input.
-
-    Evaluation without gradients folds each BatchNorm into the convolution beside it.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.shortcut_layer: nn.Module
-        if inputs == outputs:
-            self.shortcut_layer = nn.MaxPool2d(1, stride)
-        else:
-            self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            SqueezeExcitation(outputs, squeeze),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        layers: tuple[Any, ...] = tuple(self.res_layer)
-        norm_in, conv_in, activation, conv_out, norm_out, excitation = layers
-        if torch.is_grad_enabled() or self.training or x.device.type != "cpu":
-            y = activation(conv3x3(norm_in(x), conv_in.weight))
-            y = norm_out(conv3x3(y, conv_out.weight, stride=self.stride))
-            return self.shortcut_layer(x) + excitation(y)
-        (scale, shift), (factor, bias) = _folded(norm_in), _folded(norm_out)
-        y = conv3x3(x, conv_in.weight, scale=scale, shift=shift, slope=activation.weight)
-        y = conv3x3(y, conv_out.weight, stride=self.stride, factor=factor, bias=bias)
-        return torch.addcmul(self._shortcut(x), y, excitation.gate(y))
-
-    def _shortcut(self, x: Tensor) -> Tensor:
-        """The subsampled or projected input, by a product of pixels."""
-        x = x[:, :, :: self.stride, :: self.stride]
-        if isinstance(self.shortcut_layer, nn.MaxPool2d):
-            return x
-        layers: tuple[Any, ...] = tuple(self.shortcut_layer.children())
-        conv, norm = layers
-        factor, bias = _folded(norm)
-        pixels = F.linear(x.permute(0, 2, 3, 1).flatten(0, 2), conv.weight[:, :, 0, 0] * factor[:, None], bias)
-        return pixels.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2)
 
 
 class EqualizedConv(nn.Module):
@@ -313,7 +239,7 @@ class AFA(nn.Module):
             return self.input_layer(residual)
         layers: tuple[Any, ...] = tuple(self.input_layer)
         conv, norm, activation = layers
-        factor, bias = _folded(norm)
+        factor, bias = folded(norm)
         empty = LANES - residual.shape[1]
         x, weight = F.pad(residual, (0, 0, 0, 0, 0, empty)), F.pad(conv.weight, (0, 0, 0, 0, 0, empty))
         return conv3x3(x, weight, factor=factor, bias=bias, slope=activation.weight)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from goae.models.attention import CrossAttention
+from goae.models.latent_inverter import LatentEncoder
 from goae.models.swin import Pyramid, SwinConfig, SwinPyramid
 
 LAST_STAGE = 3  # of progressive training: 0 base, 1 coarse, 2 mid, 3 fine
@@ -107,7 +108,7 @@ def _mix(keys: Tensor, spatial: nn.Module) -> Tensor:
     return spatial(keys.transpose(1, 2)).transpose(1, 2)
 
 
-class Encoder(nn.Module):
+class Encoder(LatentEncoder):
     """Image -> offsets of ws from w_avg. Sub-modules carry the names of the released weights.
 
     Args:
@@ -115,6 +116,8 @@ class Encoder(nn.Module):
         num_ws, w_dim: rows and width of the generator's ws.
     Raises: ValueError if w_dim is no multiple of the heads or num_ws is too small.
     """
+
+    last_stage = LAST_STAGE
 
     def __init__(self, config: EncoderConfig, num_ws: int, w_dim: int) -> None:
         super().__init__()
@@ -128,6 +131,19 @@ class Encoder(nn.Module):
         self.cross_att_coarse = self._cross_attention()
         self.cross_att_mid = self._cross_attention()
         self.cross_att_fine = self._cross_attention()
+
+    @property
+    def image_resolution(self) -> int:
+        """Side of the image that the backbone takes."""
+        return self.config.backbone.image_resolution
+
+    def active_rows(self, stage: int) -> int:
+        """1 + 3 + 3 + the rest, level by level."""
+        return active_rows(stage, self.num_ws).stop
+
+    def offsets(self, image: Tensor, stage: int) -> Tensor:
+        """The first of what `forward` returns."""
+        return self(image, stage=stage)[0]
 
     def _add_token_heads(self) -> None:
         """Base code and the queries of each level from the last stage's features."""

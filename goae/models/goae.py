@@ -15,12 +15,11 @@ from eg3d.cameras import split_label
 from eg3d.generator import TriPlaneGenerator
 from eg3d.nn.backbone import Features
 from eg3d.rendering.rays import rays
-from eg3d.rendering.sampling import Uniforms
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import Tensor
 
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
+from goae.models.latent_inverter import Coded, LatentInverter, Randomness, View, refuse_differences
 from goae.models.occlusion import (
     MixConfig,
     dense_depth,
@@ -29,8 +28,6 @@ from goae.models.occlusion import (
     surface_points,
     visibility_masks,
 )
-
-Randomness = Uniforms | torch.Generator | None  # of the samples along rays; None: midpoints, deterministic
 
 
 @dataclass
@@ -62,23 +59,6 @@ def preset(name: str) -> GOAEConfig:
     return GOAEConfig(mix=mix, edit_late_rows="source", edit_glass_comp=0.8)
 
 
-class View(NamedTuple):
-    """A rendered camera: image (B, 3, H, W), image_raw (B, 3, R, R), image_depth (B, 1, R, R) along the ray."""
-
-    image: Tensor
-    image_raw: Tensor
-    image_depth: Tensor
-
-
-class Coded(NamedTuple):
-    """The inversion by ws alone: ws (B, num_ws, w_dim), F and skip, planes_w (B, 3, C, P, P) and I_w+."""
-
-    ws: Tensor
-    features: Features
-    planes: Tensor
-    view: View
-
-
 class Refined(NamedTuple):
     """After feature alignment: F* with the skip image of ws, and planes_f (B, 3, C, P, P)."""
 
@@ -106,78 +86,21 @@ class GOAEOutput(NamedTuple):
     view: View
 
 
-class GOAE(nn.Module):
+class GOAE(LatentInverter):
     """Encoder and feature alignment around a generator that stays frozen and in evaluation mode."""
+
+    encoder: Encoder
 
     def __init__(self, generator: TriPlaneGenerator, encoder: Encoder, afa: AFA, config: GOAEConfig) -> None:
         """Raises: ValueError if sizes of the three networks do not fit."""
-        super().__init__()
-        self.generator = generator.requires_grad_(False).eval()
-        self.encoder, self.afa, self.config = encoder, afa, config
+        super().__init__(generator, encoder)
+        self.afa, self.config = afa, config
         self._check()
-
-    @property
-    def encoder_resolution(self) -> int:
-        """Side of the image that the encoder takes: 256 in the released sizes."""
-        return self.encoder.config.backbone.image_resolution
 
     @property
     def feature_resolution(self) -> int:
         """Side of F: the generator is cut behind its block of this resolution, 32 in the released sizes."""
         return self.afa.config.feature_resolution
-
-    def train(self, mode: bool = True) -> "GOAE":
-        """Training mode for encoder and feature alignment; the generator stays in evaluation mode."""
-        super().train(mode)
-        self.generator.eval()
-        return self
-
-    def encoder_input(self, image: Tensor) -> Tensor:
-        """Average an image (B, 3, H, H) down to the encoder's resolution, 512 -> 256 by 2x2 means; differentiable.
-
-        Raises: ValueError unless H is a multiple of the encoder's resolution.
-        """
-        size = self.encoder_resolution
-        if image.shape[-1] != image.shape[-2] or image.shape[-1] % size:
-            raise ValueError(
-                f"cannot average an image of {image.shape[-2]} x {image.shape[-1]} down to {size} x {size} by whole "
-                "blocks; see encoder.backbone.image_resolution"
-            )
-        return image if image.shape[-1] == size else adaptive_avg_pool2d(image, size)
-
-    def encode(self, image: Tensor, *, stage: int = 3) -> Tensor:
-        """ws = E(I) + w_avg (Eq. 11), (B, num_ws, w_dim).
-
-        Args:
-            image: (B, 3, h, h) in [-1, 1] at the encoder's resolution.
-            stage: progressive stage, 0 to 3; 3 writes all rows.
-        """
-        offsets, _ = self.encoder(image, stage=stage)
-        return offsets + self.generator.w_avg
-
-    def invert_w(
-        self,
-        image: Tensor,
-        c: Tensor,
-        *,
-        stage: int = 3,
-        encoder_image: Tensor | None = None,
-        resolution: int | None = None,
-        uniforms: Randomness = None,
-    ) -> Coded:
-        """The inversion by ws alone, rendered under the input camera.
-
-        Args:
-            image: (B, 3, H, H) in [-1, 1].
-            c: (B, 25) label of the input camera.
-            encoder_image: the same image at the encoder's resolution; None: averaged from `image`.
-            resolution: of the raw render; None: the generator's own.
-        """
-        encoder_image = self.encoder_input(image) if encoder_image is None else encoder_image
-        ws = self.encode(encoder_image, stage=stage)
-        features = self.generator.features(ws, self.feature_resolution)
-        planes = self.generator.planes(features, ws)
-        return Coded(ws, features, planes, self.render(planes, ws, c, resolution=resolution, uniforms=uniforms))
 
     def refine(self, image: Tensor, image_w: Tensor, features: Features) -> Features:
         """F* = γ ⊙ F + β (Eq. 7), beside the unchanged skip image.
@@ -251,14 +174,6 @@ class GOAE(nn.Module):
         edited = self.generator.features(ws_edited, self.feature_resolution)
         return edited, Features(features_star + (edited.x - source.x), edited.skip)
 
-    def render(
-        self, planes: Tensor, ws: Tensor, c: Tensor, *, resolution: int | None = None, uniforms: Randomness = None
-    ) -> View:
-        """Render planes (B, 3, C, P, P) under cameras c (B, 25); ws feeds super-resolution only."""
-        rendering = self.generator.render(planes, c, resolution=resolution, uniforms=uniforms)
-        image = self.generator.superresolve(rendering.image_raw, rendering.feature_image, ws)
-        return View(image, rendering.image_raw, rendering.image_depth)
-
     def forward(
         self,
         image: Tensor,
@@ -278,14 +193,9 @@ class GOAE(nn.Module):
         return GOAEOutput(code.ws, code.view.image, refined.features, *planes, mixed.visibility, view)
 
     def _check(self) -> None:
-        generator, afa = self.generator.config, self.afa.config
+        generator, afa, cut = self.generator.config, self.afa.config, self.feature_resolution
         facts = [
-            ("rows of ws, encoder and generator", self.encoder.num_ws, self.generator.num_ws),
-            ("w_dim, encoder and generator", self.encoder.w_dim, generator.w_dim),
-            ("afa.image_resolution and generator.image_resolution", afa.image_resolution, generator.image_resolution),
+            ("afa.image_resolution and generator.image_resolution", afa.image_resolution, generator.image_resolution)
         ]
-        wrong = [f"{what}: {ours} and {theirs}" for what, ours, theirs in facts if ours != theirs]
-        if self.feature_resolution >= generator.plane_resolution:
-            wrong.append(f"afa.feature_resolution {self.feature_resolution} is not below {generator.plane_resolution}")
-        if wrong:
-            raise ValueError(f"encoder, feature alignment and generator do not fit: {'; '.join(wrong)}")
+        too_late = [f"afa.feature_resolution {cut} is not below {generator.plane_resolution}"]
+        refuse_differences(facts, too_late if cut >= generator.plane_resolution else [])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
+from goae.models.ir_se import Trunk
 from goae.models.swin import SwinPyramid
 
 log = logging.getLogger(__name__)
@@ -170,3 +171,12 @@ def load_backbone(pyramid: SwinPyramid, path: str | Path) -> None:
     if any(n.startswith("layers.0.downsample.") for n in state):  # merges at the end of a stage
         state = {_shift_downsample(n, +1): t for n, t in state.items()}
     _load(pyramid, state, path, allow_unexpected=False, back=str)
+
+
+def load_trunk(trunk: Trunk, path: str | Path) -> None:
+    """Load ArcFace's IR-SE50 as the start of a trunk, as pSp and e4e do; its last layers are left out.
+
+    Raises: ValueError listing what does not fit; as `read_state`.
+    """
+    state = {n: t for n, t in read_state(path).items() if not n.startswith("output_layer.")}
+    _load(trunk, state, path, allow_unexpected=False, back=str)

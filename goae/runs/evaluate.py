@@ -25,7 +25,7 @@ from goae.evaluation.runner import (
 )
 from goae.evaluation.timing import inversion_seconds
 from goae.losses.reconstruction import pooled
-from goae.runs.setup import device_of, open_images, run_inverter, trained
+from goae.runs.setup import device_of, open_images, run_encoder, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -37,12 +37,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if is_measured(folder / "summary.json", made_from):
         print(f"{config.run_dir}: evaluation is complete")
         return folder / "summary.json"
-    inverter = run_inverter(run)
-    methods: dict[str, Method[Any]] = {
-        "w_avg": AverageCode(inverter.goae.generator),
-        "w_plus": EncoderOnly(inverter.goae),
-        "full": inverter,
-    }
+    methods = read_methods(run)
     samples = read_samples(run, config.num_images)
     metrics = build_metrics(config, run)
     identity = config.identity or run.perception.identity
@@ -50,16 +45,25 @@ def evaluate(config: EvaluateConfig) -> Path:
     for name, method in methods.items():
         rows = evaluate_input_view(method, samples, metrics, batch_size=config.batch_size, label=name)
         write_rows(rows, folder / f"{name}.csv")
-        times = inversion_seconds(method, samples[: config.timing_images], warm_up=1, device=inverter.device)
+        times = inversion_seconds(method, samples[: config.timing_images], warm_up=1, device=device_of(run))
         summary["methods"][name] = summarize(rows) | {"seconds": times["time"]}
-    summary |= hardware([str(inverter.device)])
+    summary |= hardware([str(device_of(run))])
     write_json(summary, folder / "summary.json")
     return folder / "summary.json"
 
 
+def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
+    """What is measured of a run, the floor first: a rival's encoder, or GOAE without and with its second stage."""
+    if run.method != "goae":
+        rival = run_encoder(run)
+        return {"w_avg": AverageCode(rival.goae.generator), run.method: rival}
+    inverter = run_inverter(run)
+    return {"w_avg": AverageCode(inverter.goae.generator), "w_plus": EncoderOnly(inverter.goae), "full": inverter}
+
+
 def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
-    files = {name: trained(run, name) for name in ("encoder", "refiner")}
+    files = {name: trained(run, name) for name in run.stage_names}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
 

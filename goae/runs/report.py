@@ -10,7 +10,7 @@ from torch import Tensor
 
 from goae.config import EvaluateConfig, TrainConfig, load_run
 from goae.runs.evaluate import read_samples
-from goae.runs.setup import run_inverter, stack
+from goae.runs.setup import run_encoder, stack
 from goae.training.preview import COLUMNS, preview
 from goae.training.tracking import read_metrics
 from goae.viz.curves import curves_png
@@ -18,7 +18,14 @@ from goae.viz.grid import grid
 from goae.viz.report import Section, picture, table, write_report
 
 NUM_SHOWN = 8
-LABELS = {"w_avg": "render of w_avg", "w_plus": "W+ (stage 1)", "full": "full (stage 1 + 2)"}
+LABELS = {
+    "w_avg": "render of w_avg",
+    "w_plus": "W+ (stage 1)",
+    "full": "full (stage 1 + 2)",
+    "psp": "pSp-3D",
+    "e4e": "e4e-3D",
+    "ide3d": "IDE-3D's encoder",
+}
 # column -> (heading, format)
 COLUMN_FORMATS = {
     "mse": ("MSE ↓", ".4f"),
@@ -37,7 +44,7 @@ def report(config: EvaluateConfig) -> Path:
     sections = [
         Section("Input view of the test images", summary_table(summary)),
         *picture_sections(run),
-        *curve_sections(config.run_dir),
+        *curve_sections(config.run_dir, run.stage_names),
         Section("Configuration", f"<pre>{(config.run_dir / 'config.yaml').read_text()}</pre>"),
     ]
     path = config.run_dir / "report.html"
@@ -62,7 +69,7 @@ def summary_table(summary: dict[str, Any]) -> str:
         [LABELS[name], *(format(values[column], style) for column, (_, style) in COLUMN_FORMATS.items())]
         for name, values in summary["methods"].items()
     ]
-    count = summary["methods"]["full"]["num_images"]
+    count = summary["methods"]["w_avg"]["num_images"]
     note = (
         f"Means over {count} images. MSE and PSNR on [-1, 1]; LPIPS-AlexNet; identity: {summary['identity']} network, "
         f"which the training loss uses too; time: median seconds to invert and reconstruct one image, "
@@ -72,21 +79,21 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 
 def picture_sections(run: TrainConfig) -> list[Section]:
-    """Grids of the first test images, by W+ and by the full method."""
-    goae = run_inverter(run).goae
+    """Grids of the first test images, by W+ and, for GOAE, by the full method."""
+    goae = run_encoder(run).goae
     device = goae.generator.w_avg.device
     batch = {name: value.to(device) for name, value in stack(read_samples(run, NUM_SHOWN)).items()}
     caption = "Each row: input, reconstruction, views from -30 and +30 degrees, depth (near is white)."
     sections = []
-    for title, refine in (("W+ inversions", False), ("Refined inversions", True)):
+    for title, refine in (("W+ inversions", False), ("Refined inversions", True))[: len(run.stage_names)]:
         sections.append(Section(title, picture(_png(preview(goae, batch, refine=refine)), caption)))
     return sections
 
 
-def curve_sections(run_dir: Path) -> list[Section]:
-    """Loss and validation curves of both stages."""
+def curve_sections(run_dir: Path, stages: tuple[str, ...]) -> list[Section]:
+    """Loss and validation curves of each stage."""
     sections = []
-    for stage in ("encoder", "refiner"):
+    for stage in stages:
         rows = read_metrics(run_dir, stage)
         png = curves_png(rows, f"stage: {stage}")
         sections.append(Section(f"Curves of stage {stage}", picture(png, "Unweighted terms; val/ on held-out images.")))

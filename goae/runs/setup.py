@@ -7,6 +7,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from goae import build
+from goae.baselines.encoder_only import EncoderOnly, load_rival
 from goae.config import RunConfig, StagedConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
@@ -93,8 +95,26 @@ def device_of(config: OnDevice) -> torch.device:
     return torch.device(config.device)
 
 
+def run_encoder(config: TrainConfig) -> EncoderOnly:
+    """Inversion by the trained encoder of a run alone, whatever its method."""
+    if config.method == "goae":
+        return EncoderOnly(run_inverter(config).goae)
+    device = device_of(config)
+    parser = build.build_parser(config, device) if config.method == "ide3d" else None
+    encoder = trained(config, "encoder")
+    return load_rival(generator=build.build_generator(config), encoder=encoder, parser=parser, device=device)
+
+
 def run_inverter(config: TrainConfig) -> Inverter:
-    """The trained inverter of a run."""
+    """The trained inverter of a run, both stages.
+
+    Raises: ValueError if its method has no second stage.
+    """
+    if config.method != "goae":
+        raise ValueError(
+            f"The run {config.run_dir} is one of {config.method}, which has no second stage and is measured by "
+            f"scripts/evaluate.py; give a run of method=goae."
+        )
     return load_inverter(
         generator=config.paths.generator,
         encoder=trained(config, "encoder"),

@@ -10,8 +10,8 @@ from goae.config import TrainConfig, claim_run, to_plain
 from goae.evaluation.validation import Validation
 from goae.loading import save_encoder, save_refiner
 from goae.models.afa import AFA
-from goae.models.encoder import Encoder
 from goae.models.goae import GOAE
+from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.storage import load_strictly, read_model
 from goae.runs.setup import launch, open_batches, open_images, stack, trained, unfinished
 from goae.training.loop import FitConfig, fit, split_slots
@@ -24,18 +24,18 @@ NUM_PREVIEWS = 4
 def train(config: TrainConfig) -> Path:
     """Train the configured stages; a run that was stopped goes on, a complete one is left as it is.
 
-    Returns: the run folder, with `encoder.safetensors` and `refiner.safetensors`.
+    Returns: the run folder, with `encoder.safetensors` and, for GOAE, `refiner.safetensors`.
     """
     fabric = launch(config)
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
-    todo = unfinished(config, {name: fit_config(config, name) for name in ("encoder", "refiner")})
+    todo = unfinished(config, {name: fit_config(config, name) for name in config.stage_names})
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
     generator = build.for_training(config, build.build_generator(config))
-    goae = build.build_goae(config, generator)
+    goae = build.build_networks(config, generator, fabric.device)
     perception = build.build_perception(config.perception, fabric.device)
     tracker = Tracker(
         config.run_dir,
@@ -48,6 +48,7 @@ def train(config: TrainConfig) -> Path:
         if name == "encoder":
             stage = build.build_encoder_stage(config, goae, perception, fabric.device)
         else:
+            assert isinstance(goae, GOAE)  # no other method has the stage
             path = trained(config, "encoder")
             load_strictly(goae.encoder, read_model(path).state, path)
             stage = build.build_refiner_stage(config, goae, perception, fabric.device)
@@ -57,7 +58,12 @@ def train(config: TrainConfig) -> Path:
 
 
 def fit_stage(
-    config: TrainConfig, stage: Stage, goae: GOAE, perception: build.Perception, fabric: Fabric, tracker: Tracker
+    config: TrainConfig,
+    stage: Stage,
+    goae: LatentInverter,
+    perception: build.Perception,
+    fabric: Fabric,
+    tracker: Tracker,
 ) -> None:
     """Run the loop over the training images of `config`."""
     cfg = fit_config(config, stage.name)
@@ -89,12 +95,12 @@ def fit_stage(
         )
 
 
-def export(module: nn.Module, path: Path, goae: GOAE) -> None:
+def export(module: nn.Module, path: Path, goae: LatentInverter) -> None:
     """Write an encoder or AFA in our own format."""
-    if isinstance(module, Encoder):
+    if isinstance(module, LatentEncoder):
         save_encoder(module, path)
     else:
-        assert isinstance(module, AFA)
+        assert isinstance(module, AFA) and isinstance(goae, GOAE)
         save_refiner(module, goae.config, path)
 
 

@@ -1,9 +1,19 @@
 """Running statistics that do not depend on how micro-batches are spread over processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Inside, a forward pass in train mode may move running statistics; afterwards they are as before."""
+    before = [b.clone() for b in module.buffers()]
+    yield
+    for buffer, value in zip(module.buffers(), before, strict=True):
+        buffer.copy_(value)
 
 
 class BufferMean:

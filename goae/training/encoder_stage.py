@@ -1,5 +1,9 @@
-"""Stage 1: the geometry-aware encoder and its canonical latent discriminator (paper, Sec. 4.1 and App. A)."""
+"""Stage 1: an encoder and its latent discriminator (paper, Sec. 4.1 and App. A).
 
+The geometry-aware encoder's discriminator is the canonical one; its rivals train by the same phases with other terms.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +14,15 @@ from torch import Tensor, nn
 from goae.losses import adversarial, latent
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.discriminator import CodePool, LatentDiscriminator
-from goae.models.encoder import active_rows, stage_at
-from goae.models.goae import GOAE
+from goae.models.latent_inverter import LatentInverter
 from goae.training.background import BackgroundConfig, BackgroundDepth
+from goae.training.buffers import kept_buffers
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
 from goae.training.preview import COLUMNS, preview
+
+Schedule = Callable[[int], int]  # step -> stage of progressive training
 
 
 @dataclass
@@ -27,11 +33,14 @@ class LatentAdversaryConfig:
     r1_every: int = 16  # lazy regularisation; 1: with every update
     rows: str = "all_active"  # which fake codes D sees: all_active rows, or one random_row per image
     pool: int = 50  # history of codes; 0: none
+    real_pose: str = "canonical"  # condition of the mapping network behind real codes: canonical (W_c) | images (w)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", lr=2e-5))
 
     def __post_init__(self) -> None:
         if self.rows not in ("all_active", "random_row"):
             raise ValueError(f"adversary.rows is {self.rows!r}; expected all_active or random_row")
+        if self.real_pose not in ("canonical", "images"):
+            raise ValueError(f"adversary.real_pose is {self.real_pose!r}; expected canonical or images")
 
 
 @dataclass
@@ -63,14 +72,16 @@ class EncoderStage:
 
     def __init__(
         self,
-        goae: GOAE,
+        goae: LatentInverter,
         discriminator: LatentDiscriminator,
         image_losses: ImageLosses,
         background: BackgroundDepth | None,
         config: EncoderStageConfig,
+        schedule: Schedule,
     ) -> None:
+        """`goae` need not have a second stage; `schedule` unlocks its encoder's rows."""
         self.goae, self.discriminator, self.image_losses = goae, discriminator, image_losses
-        self.background, self.config = background, config
+        self.background, self.config, self.schedule = background, config, schedule
         self.modules: dict[str, nn.Module] = {"encoder": goae.encoder, "discriminator": discriminator}
         self.level = 0
         slots = config.fit.batch_size // config.fit.micro
@@ -79,7 +90,7 @@ class EncoderStage:
 
     def begin(self, step: int) -> None:
         """Train mode, and the progressive level of `step` (App. A)."""
-        self.level = stage_at(step, self.config.stage_steps)
+        self.level = self.schedule(step)
         self.goae.encoder.train()
         self.discriminator.train()
 
@@ -111,19 +122,26 @@ class EncoderStage:
         optimizer = build_optimizer(self.config.optimizer, self.goae.encoder.parameters())
         return [*phases, Phase("e", [self.goae.encoder], optimizer, weights, self._encoder_losses)]
 
+    def _rows(self) -> int:
+        """How many rows of ws are codes of their own now."""
+        return self.goae.encoder.active_rows(self.level)
+
     def _real_codes(self, batch: Batch, draw: Draw) -> Tensor:
-        """w_c ~ W_c: noise mapped under the canonical pose, (B, w_dim)."""
+        """w_c ~ W_c: noise mapped under the canonical pose, or w ~ W under the poses of the images, (B, w_dim)."""
         size, device = len(batch["image"]), batch["image"].device
         rng = draw.generator("real codes")
         generator = self.goae.generator
         z = torch.randn(size, generator.config.z_dim, generator=rng).to(device)
-        return generator.mapping(z, canonical_label().to(device).expand(size, -1))[:, 0]
+        canonical = self.config.adversary.real_pose == "canonical"
+        pose = canonical_label().to(device).expand(size, -1) if canonical else batch["c"]
+        return generator.mapping(z, pose)[:, 0]
 
     @torch.no_grad()
     def _codes(self, batch: Batch, draw: Draw) -> tuple[Tensor, Tensor]:
         """Real and fake codes for D_Wc, through the history pools of this slot."""
-        ws = self.goae.encode(self.goae.encoder_input(batch["image"]), stage=self.level)
-        fake = ws[:, active_rows(self.level, ws.shape[1])]
+        with kept_buffers(self.goae.encoder):
+            ws = self.goae.encode(self.goae.encoder_input(batch["image"]), stage=self.level)
+        fake = ws[:, : self._rows()]
         if self.config.adversary.rows == "random_row":
             pick = torch.randint(fake.shape[1], (len(fake),), generator=draw.generator("row"))
             fake = fake[torch.arange(len(fake)), pick.to(fake.device)][:, None]
@@ -147,11 +165,11 @@ class EncoderStage:
         code = self.goae.invert_w(image, c, stage=self.level, resolution=resolution, uniforms=uniforms)
         ws = code.ws
         terms = self.image_losses(code.view.image, image)
-        rows = active_rows(self.level, ws.shape[1]).stop
+        rows = self._rows()
         if self.config.adv:
             terms["adv"] = adversarial.encoder_adversarial(self.discriminator, ws, rows)
         if self.background and draw.step % self.config.background.every == 0:
             terms["bg"] = self.background(code.planes, ws, uniforms, resolution)
-        if self.config.dw and self.level:
+        if self.config.dw and rows > 1:
             terms["dw"] = latent.delta_w(ws, rows)
         return terms

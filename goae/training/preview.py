@@ -9,15 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from goae.models.goae import GOAE
+from goae.models.latent_inverter import LatentInverter
 from goae.viz.grid import depth_picture
 
 COLUMNS = 5
 YAWS = (-math.radians(30), math.radians(30))
 
 
-def preview(goae: GOAE, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
+def preview(goae: LatentInverter, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
     """A row for each image: input, reconstruction, views from -30 and +30 degrees, depth: (B * 5, 3, H, W)."""
-    training = {module: module.training for module in (goae.encoder, goae.afa)}
+    training = {module: module.training for module in goae.children()}
     for module in training:
         module.eval()
     pictures = _pictures(goae, batch["image"], batch["c"], refine)
@@ -27,10 +28,11 @@ def preview(goae: GOAE, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
 
 
 @torch.no_grad()
-def _pictures(goae: GOAE, image: Tensor, c: Tensor, refine: bool) -> list[Tensor]:
+def _pictures(goae: LatentInverter, image: Tensor, c: Tensor, refine: bool) -> list[Tensor]:
     code = goae.invert_w(image, c)
     planes, own = code.planes, code.view
     if refine:
+        assert isinstance(goae, GOAE)  # a rival has no second stage
         planes = goae.mix(code.planes, goae.refine_planes(image, code).planes, c).planes
         own = goae.render(planes, code.ws, c)
     others = [goae.render(planes, code.ws, yaw_label(yaw, c)).image for yaw in YAWS]

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from composing import CONFIGS, composed, composed_as
 from hydra.errors import ConfigCompositionException
 
 from goae.config import (
+    METHODS,
     CameraConfig,
     EvaluateConfig,
     InvertConfig,
@@ -38,6 +40,22 @@ def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     assert made.afa.variant == preset_name
     if experiment != "mini":  # whose masks have sizes of their own
         assert made.goae == preset(preset_name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS, *CAMERAS}))
+def test_every_method_composes_with_every_experiment(experiment: str, method: str) -> None:
+    """R37: the same weights; L_BG and the canonical discriminator belong to GOAE alone."""
+    ours, made = config(f"experiment={experiment}"), config(f"experiment={experiment}", f"method={method}")
+    assert (ours.method, made.method) == ("goae", method)
+    assert made.run == (f"{experiment}-seed0" if method == "goae" else f"{experiment}-{method}-seed0")
+    stage = made.stages.encoder
+    assert stage.weights == ours.stages.encoder.weights and stage.fit == ours.stages.encoder.fit
+    weights = {"goae": (0.05, 5.0, 0.001), "e4e": (0.05, 0.0, 0.001)}.get(method, (0.0, 0.0, 0.0))
+    assert (stage.adv, stage.bg, stage.dw) == weights
+    assert stage.adversary.real_pose == ("images" if method == "e4e" else "canonical")
+    if method == "goae":
+        assert made == ours
 
 
 def test_ffhq_has_the_papers_settings() -> None:
@@ -97,6 +115,7 @@ def test_unknown_keys_and_wrong_types_fail_while_composing(override: str, named:
         ("stages.encoder.stage_steps=[3,2,1]", "stage_steps"),
         ("logging.wandb=maybe", "logging.wandb"),
         ("data.loss_resolution=100", "data.loss_resolution"),
+        ("rival.units=[1,2,3]", "rival.units"),
     ],
 )
 def test_wrong_values_are_named(override: str, named: str) -> None:
@@ -173,6 +192,20 @@ def claimed(tmp_path: Path, *overrides: str) -> TrainConfig:
 def test_a_run_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     made = claimed(tmp_path)
     assert to_plain(load_run(made.run_dir, TrainConfig)) == to_plain(made)
+
+
+def test_a_run_from_before_there_were_rivals_goes_on(tmp_path: Path) -> None:
+    """Its file has none of the keys that came with them; other values of a rival's sizes do not matter to it."""
+    made = claimed(tmp_path)
+    path = made.run_dir / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["method"], stored["rival"], stored["stages"]["encoder"]["adversary"]["real_pose"]
+    path.write_text(yaml.safe_dump(stored))
+    claimed(tmp_path)
+    claimed(tmp_path, "rival.squeeze=2")
+    claimed(tmp_path, "method=psp", "run=rival")
+    with pytest.raises(ValueError, match=r"rival\.squeeze: 4 in the run, 2 now"):
+        claimed(tmp_path, "method=psp", "run=rival", "rival.squeeze=2")
 
 
 def test_a_changed_configuration_stops_with_the_difference(tmp_path: Path) -> None:

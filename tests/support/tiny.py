@@ -1,4 +1,4 @@
-"""A tiny GOAE with seeded weights: every part real, small in every size."""
+"""A tiny GOAE and tiny rivals with seeded weights: every part real, small in every size."""
 
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from goae.models.afa import AFA, AFAConfig
 from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.goae import GOAE, GOAEConfig
+from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
+from goae.models.latent_inverter import LatentInverter
+from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
 from goae.models.storage import restore
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -60,3 +63,25 @@ def tiny_labels(batch: int = 2) -> Tensor:
     """Cameras at different yaws."""
     _, intrinsics = split_label(canonical_label())
     return join_label(pose_from_angles(torch.linspace(-0.3, 0.4, batch), 0.1), intrinsics)
+
+
+def tiny_rival(method: str, generator: TriPlaneGenerator | None = None) -> LatentInverter:
+    """psp, e4e or ide3d before the tiny generator, in evaluation mode; parts are darker, middle and brighter pixels."""
+    generator = generator or tiny_generator()
+    sizes = restore(RivalConfig, tiny_values("rival")), generator.num_ws, generator.config.w_dim
+    encoder: PSPEncoder | E4EEncoder | IDE3DEncoder
+    if method == "ide3d":
+        encoder = IDE3DEncoder(*sizes, BRIGHTNESS)
+    else:
+        encoder = {"psp": PSPEncoder, "e4e": E4EEncoder}[method](*sizes)
+    seeded_weights(encoder, equalized=False)
+    return LatentInverter(generator, encoder).eval()
+
+
+def brightness_parts(image: Tensor) -> Tensor:
+    """Logits (B, 3, H, W), the largest that of the pixel's part: below -0.2, between, above 0.2."""
+    grey = image.mean(1)
+    return torch.stack([-grey - 0.2, torch.zeros_like(grey), grey - 0.2], dim=1)
+
+
+BRIGHTNESS = PartParser(brightness_parts, 3)

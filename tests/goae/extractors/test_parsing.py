@@ -82,6 +82,8 @@ def test_the_segmenter_keeps_its_subject(tmp_path: Path) -> None:
         layer.bias.data[VOC_CAT] = 1.0
     torch.save(network.state_dict(), tmp_path / "segmenter.pth")
     image = torch.zeros(1, 3, 32, 32)
+    parts = Segmenter(tmp_path / "segmenter.pth", size=64).parts(image)
+    assert parts.shape == (1, 21, 64, 64) and (parts.argmax(1) == VOC_CAT).all()
     assert float(Segmenter(tmp_path / "segmenter.pth", size=64).background(image).mean()) == 0.0
     assert float(Segmenter(tmp_path / "segmenter.pth", subject=15, size=64).background(image).mean()) == 1.0
     with pytest.raises(ValueError, match="subject 21"):

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from goae.models.afa import AFA, AFAConfig
 from goae.models.encoder import Encoder, EncoderConfig
-from goae.models.goae import GOAE, View, preset
+from goae.models.goae import GOAE, preset
+from goae.models.latent_inverter import View
 from goae.models.published import afa_from_official, encoder_from_official
 
 IMAGE, PLANES, NETWORK = 5e-4, 5e-4, 3e-5

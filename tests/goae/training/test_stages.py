@@ -1,6 +1,7 @@
 """Both stages on a tiny GOAE: what is trained, what stays frozen, what a weight of 0 skips."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
+from goae.models.encoder import stage_at
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import CanonicalStats
 from goae.training.encoder_stage import EncoderStage, EncoderStageConfig, LatentAdversaryConfig
@@ -35,7 +37,8 @@ def encoder_stage(weights: ImageWeights = ONLY_L2, **overrides: Any) -> EncoderS
     config = EncoderStageConfig(weights=weights, **values)
     losses = ImageLosses(weights, resolution=32, lpips=None, embed=None)
     discriminator = LatentDiscriminator(LatentDiscriminatorConfig(w_dim=32))
-    return EncoderStage(goae, discriminator, losses, background(goae.generator) if config.bg else None, config)
+    depth = background(goae.generator) if config.bg else None
+    return EncoderStage(goae, discriminator, losses, depth, config, partial(stage_at, thresholds=config.stage_steps))
 
 
 def phase(stage: Any, name: str) -> Phase:

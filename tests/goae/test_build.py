@@ -1,0 +1,62 @@
+"""Every rival is built in every world, in the sizes of its generator."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from composing import CONFIGS, composed_as
+from eg3d.generator import TriPlaneGenerator
+
+from goae import build
+from goae.config import METHODS, TrainConfig
+from goae.extractors.bisenet import BiSeNet
+from goae.extractors.mini_network import NUM_PARTS
+from goae.weights import FILES
+
+EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml") if not p.stem.endswith("prior"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with a face parser of random weights."""
+    folder = tmp_path_factory.mktemp("cache")
+    torch.save(BiSeNet().state_dict(), folder / FILES["parser"])
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta")
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"goae"}))
+def test_every_rival_is_built_in_every_world(
+    experiment: str, method: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(cache))
+    config = composed_as(TrainConfig, f"experiment={experiment}", f"method={method}")
+    meta = torch.device("meta")  # all shapes, no memory
+    with meta:
+        generator = TriPlaneGenerator(config.generator)
+        networks = build.build_networks(config, generator, meta)
+    schedule, encoder = build.build_schedule(config, networks), networks.encoder
+    assert encoder.image_resolution == config.encoder.backbone.image_resolution  # the image that GOAE's encoder gets
+    assert config.latent_discriminator.w_dim == encoder.w_dim == generator.config.w_dim
+    assert encoder.active_rows(schedule(0)) == (1 if method == "e4e" else generator.num_ws)
+    assert schedule(10**7) == encoder.last_stage and encoder.active_rows(encoder.last_stage) == generator.num_ws
+
+
+def test_weights_of_the_mini_world_are_small() -> None:
+    for method in ("psp", "e4e", "ide3d"):
+        config = composed_as(TrainConfig, "experiment=mini", f"method={method}")
+        state = build.build_networks(config, build.build_generator(config), torch.device("cpu")).encoder.state_dict()
+        assert sum(2 * tensor.numel() for tensor in state.values()) < 4e6  # bytes in half precision
+
+
+def test_parsers_are_chosen_by_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(cache))
+    cpu, image = torch.device("cpu"), torch.zeros(1, 3, 64, 64)
+    for name, num_parts in (("mini", NUM_PARTS), ("parser", 19)):
+        parser = build.build_parser(composed_as(TrainConfig, "experiment=mini", f"rival.parts={name}"), cpu)
+        assert parser.num_parts == num_parts == parser.logits(image).shape[1]
+    with pytest.raises(FileNotFoundError, match="segmenter"):
+        build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=segmenter"), cpu)
+    with pytest.raises(ValueError, match=r"rival\.parts is 'none'"):
+        build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=none"), cpu)
