@@ -13,7 +13,8 @@ from goae.extractors.bisenet import BiSeNet
 from goae.extractors.mini_network import NUM_PARTS
 from goae.weights import FILES
 
-EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml") if not p.stem.endswith("prior"))
+OTHERS = ("prior", "camera")  # experiments of other scripts than train.py
+EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml") if not p.stem.endswith(OTHERS))
 
 
 @pytest.fixture(scope="module")
