@@ -273,7 +273,7 @@ def build_method(name: str, given: Given) -> Tested:
     return METHODS[name](given)
 
 
-def build_networks(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
+def build_metric_networks(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
     """What measures; a missing file raises FileNotFoundError that names the command to run."""
     independent = None
     if config.identity_independent != "none":

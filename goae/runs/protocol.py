@@ -43,7 +43,7 @@ def run_protocol(config: ProtocolConfig) -> Path:
     """
     fabric = launch(config)
     images, tasks = open_tasks(config)
-    networks = build.build_networks(config.metrics, config.pseudo_depth.of(config.protocol), fabric.device)
+    networks = build.build_metric_networks(config.metrics, config.pseudo_depth.of(config.protocol), fabric.device)
     measures = Measures(networks, resolution=config.metric_resolution, grid=config.metrics.grid)
     given = build.Given(**weight_files(config), preset=config.preset_name, device=fabric.device)
     tested = {name: build.build_method(name, given) for name in config.methods}
