@@ -1,0 +1,109 @@
+"""What is measured of a shown image: at which size, against what, and what a render that is not finite leaves."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from goae.data.datasets import PosedImages
+from goae.evaluation.geometry import TrueDepth
+from goae.evaluation.measuring import Measures, MetricsConfig, Networks
+from goae.evaluation.protocols import as_row
+from goae.evaluation.results import folder_hash, images_hash
+from goae.models.goae import View
+
+SIDE = 16
+
+
+def seen(x: Tensor) -> Tensor:
+    """An embedding: unit vectors of channel means."""
+    return normalize(x.mean((2, 3)), dim=1)
+
+
+def measures(*, full: bool = True) -> Measures:
+    networks = Networks(
+        lpips=lambda a, b: (a - b).abs().mean((1, 2, 3)),
+        identity=seen,
+        identity_independent=(lambda x: -seen(x)) if full else None,
+        features=lambda x: x.flatten(1),
+        reference=TrueDepth() if full else None,
+        true_depth=full,
+    )
+    return Measures(networks, resolution=SIDE, grid=8)
+
+
+def batch() -> dict[str, Any]:
+    rng = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.rand(2, 3, 2 * SIDE, 2 * SIDE, generator=rng) * 1.6 - 0.8,
+        "depth": 2.5 + 0.1 * torch.rand(2, 1, SIDE, SIDE, generator=rng),
+        "parts": torch.ones(2, 1, SIDE, SIDE, dtype=torch.uint8),
+        "name": ["a", "b"],
+    }
+
+
+def shown(target: dict[str, Any]) -> View:
+    return View(target["image"].clone(), target["image"], target["depth"].clone())
+
+
+def test_a_perfect_render() -> None:
+    target = batch()
+    found = {name: value.tolist() for name, value in measures()(shown(target), target).items()}
+    for name, expected in {
+        "mse": 0.0,
+        "lpips": 0.0,
+        "geo": 0.0,
+        "depth": 0.0,
+        "id": 1.0,
+        "id_independent": 1.0,
+    }.items():
+        assert found[name] == pytest.approx([expected] * 2, abs=1e-6), name
+    assert list(found) == measures().columns
+    assert measures(full=False).columns == ["mse", "psnr", "ssim", "ms_ssim", "lpips", "id"]
+
+
+def test_images_are_compared_after_averaging() -> None:
+    """A checkerboard of ±0.2 at the full size is nothing at half of it."""
+    target = batch()
+    sign = 1 - 2 * ((torch.arange(2 * SIDE)[:, None] + torch.arange(2 * SIDE)) % 2)
+    view = shown(target)._replace(image=target["image"] + 0.2 * sign)
+    assert measures()(view, target)["mse"].tolist() == pytest.approx([0.0] * 2, abs=1e-12)
+    constant = shown(target)._replace(image=target["image"] + 0.2)
+    assert measures()(constant, target)["mse"].tolist() == pytest.approx([0.04] * 2, rel=1e-5)
+
+
+def test_a_render_that_is_not_finite_fails_and_spares_its_neighbour() -> None:
+    target = batch()
+    view = shown(target)
+    view.image[0, 0, 3, 3] = float("nan")
+    view.image_depth[0] = float("nan")
+    found = measures()(view, target)
+    rows = [as_row({name: float(value[i]) for name, value in found.items()}) for i in range(2)]
+    assert rows[0]["failed"].split() == measures().columns
+    assert rows[1]["failed"] == "" and float(rows[1]["mse"]) == 0
+
+
+def test_features_are_of_stored_images() -> None:
+    """Rounded to 8 bits at the full size, as the images of the data set were, then averaged."""
+    image = torch.full((1, 3, 2 * SIDE, 2 * SIDE), 0.5)  # 191.25 of 255
+    assert measures().features(image).unique().tolist() == pytest.approx([191 / 127.5 - 1])
+    assert measures().width(torch.device("cpu")) == 3 * SIDE**2
+
+
+def test_hashes_see_images_labels_and_maps(tiny_data: Any, tmp_path: Any) -> None:
+    plain, mapped = PosedImages(tiny_data, 32), PosedImages(tiny_data, 32, extras=("depth",))
+    assert images_hash(plain) == images_hash(PosedImages(tiny_data, 32)) != images_hash(mapped)
+    before = images_hash(plain)
+    plain.labels[3, 0] += 1e-3
+    assert images_hash(plain) != before
+    (tmp_path / "a.npz").write_bytes(b"1")
+    first = folder_hash(tmp_path)
+    (tmp_path / "a.npz").write_bytes(b"2")
+    assert folder_hash(tmp_path) != first
+
+
+def test_choices_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"metrics\.grid is 1"):
+        MetricsConfig(grid=1)
