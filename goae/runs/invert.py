@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def find_images(path: Path) -> list[Path]:
 
 def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
     """A label (25,) for each image: from 25 numbers for all, or a JSON file with a list of [name, 25 numbers]."""
-    if not Path(camera).is_file():
+    if not os.path.isfile(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
         return [parse_numbers(camera)] * len(names)
     content = json.loads(Path(camera).read_text())
     if not isinstance(content, dict) or "labels" not in content:
