@@ -242,6 +242,7 @@ class InvertConfig:
 
     input: str = ""  # an image, or a folder of them
     camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
+    regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
     output: str = "output"
     run: str = ""  # a trained run below `runs`; empty: the three files below
     runs: str = "runs"
@@ -252,9 +253,11 @@ class InvertConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("input", "camera") if not getattr(self, name)]
-        if missing:
-            raise ValueError(f"{' and '.join(missing)} must be given, for example input=photo.png camera=dataset.json")
+        if not self.input or bool(self.camera) == bool(self.regressor_path):
+            raise ValueError(
+                "input and one of camera and regressor_path must be given, for example input=photo.png "
+                "camera=dataset.json, or input=photo.png regressor_path=runs/mini_camera-seed0/camera.safetensors"
+            )
         if not self.run and not (self.generator_path and self.encoder_path and self.refiner_path):
             raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")
 

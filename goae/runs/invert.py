@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from eg3d.cameras import check_label
 from PIL import Image
 from torch import Tensor
 
+from goae.camera.regressor import estimate_camera, load_regressor
 from goae.config import InvertConfig, TrainConfig, load_run
 from goae.inversion import Inverter
 from goae.loading import load_inverter
@@ -24,7 +26,7 @@ def invert(config: InvertConfig) -> Path:
     """For each photo: reconstruction, five views, depth as PNG, and the inversion; returns the output folder."""
     inverter = _inverter(config)
     pictures = find_images(Path(config.input))
-    labels = read_cameras(config.camera, [path.name for path in pictures])
+    labels = find_cameras(config, pictures, inverter.device)
     output = Path(config.output)
     for path, c in zip(pictures, labels, strict=True):
         _invert_one(inverter, path, c, output / path.stem)
@@ -44,9 +46,17 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
+def find_cameras(config: InvertConfig, pictures: list[Path], device: torch.device) -> list[Tensor]:
+    """A label (25,) for each image: read, or estimated from the image alone."""
+    if not config.regressor_path:
+        return read_cameras(config.camera, [path.name for path in pictures])
+    regressor = load_regressor(config.regressor_path, device)
+    return [estimate_camera(Image.open(path), regressor)[0] for path in pictures]
+
+
 def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
     """A label (25,) for each image: from 25 numbers for all, or a JSON file with a list of [name, 25 numbers]."""
-    if not Path(camera).is_file():
+    if not os.path.isfile(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
         return [parse_numbers(camera)] * len(names)
     content = json.loads(Path(camera).read_text())
     if not isinstance(content, dict) or "labels" not in content:

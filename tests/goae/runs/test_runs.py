@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from composing import composed_as
+from eg3d.cameras import canonical_label
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +27,7 @@ from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import run_inverter
 from goae.runs.train import train
+from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -249,6 +251,13 @@ def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_
 def test_wrong_cameras_are_named(camera: str, error: type[Exception], named: str) -> None:
     with pytest.raises(error, match=named):
         read_cameras(camera, ["a.png"])
+
+
+def test_numbers_of_any_length_are_a_camera() -> None:
+    """Written out in full they are longer than a file name may be."""
+    c = yaw_label(0.123456789, canonical_label())[0]
+    text = ",".join(f"{number:.20f}" for number in c.tolist())
+    assert len(text) > 255 and torch.equal(read_cameras(text, ["a.png"])[0], c)
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:

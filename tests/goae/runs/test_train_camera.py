@@ -9,9 +9,10 @@ import torch
 from composing import composed_as
 from PIL import Image
 
-from goae.camera.regressor import load_regressor
-from goae.config import CameraConfig
+from goae.camera.regressor import estimate_camera, load_regressor
+from goae.config import CameraConfig, InvertConfig
 from goae.data.datasets import PosedImages
+from goae.runs.invert import find_cameras
 from goae.runs.train_camera import pose_labels, train_camera
 from goae.training import checkpoint
 from goae.training.tracking import read_metrics
@@ -48,6 +49,27 @@ def test_a_run_leaves_a_regressor_its_errors_and_pictures(whole: Path, tiny_data
     assert found.shape == (1, 25)
     assert (whole / "camera-best.safetensors").exists()
     assert Image.open(whole / "images" / "camera-000000004.png").size == (2 * 34 - 2, 8 * 34 - 2)
+
+
+def test_photos_without_labels_are_inverted_from_its_estimates(whole: Path, tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, one in zip(paths, pixels.numpy(), strict=True):
+        Image.fromarray(one).save(path)
+    file = whole / "camera.safetensors"
+    found = find_cameras(
+        InvertConfig(input=str(tmp_path), regressor_path=str(file), run="any"), paths, torch.device("cpu")
+    )
+    expected = estimate_camera(pixels.numpy(), load_regressor(file))
+    assert torch.allclose(torch.stack(found), expected, atol=1e-5)
+    front = InvertConfig(input=str(tmp_path), camera=",".join(map(str, expected[0].tolist())), run="any")
+    assert torch.allclose(find_cameras(front, paths, torch.device("cpu"))[1], expected[0])
+
+
+@pytest.mark.parametrize("cameras", [{}, {"camera": "a.json", "regressor_path": "b.safetensors"}])
+def test_photos_need_labels_or_a_regressor(cameras: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="one of camera and regressor_path must be given"):
+        InvertConfig(input="a.png", run="any", **cameras)
 
 
 def test_stop_and_resume_equals_uninterrupted(whole: Path, tiny_data: Path, tmp_path: Path) -> None:
