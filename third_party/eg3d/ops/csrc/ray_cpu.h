@@ -123,7 +123,7 @@ struct Ray {
       for (int j = k; j < stop; ++j) gather(j);
       multiply<false>({x + k * net.channels, net.channels, 1, net.in_t, net.hidden, h + k * net.hidden, net.hidden,
                        stop - k, net.hidden, r.channels, net.in_b});
-      for (int j = k; j < stop; ++j) activate(j);
+      activate(k, stop);
     }
   }
 
@@ -178,22 +178,27 @@ struct Ray {
     for (int v = 0; v < VECTORS; ++v) store(to + v * LANES, sums[v]);
   }
 
-  // Softplus of the hidden values of row k, and its density.
-  void activate(int k) {
-    float* row = h + k * net.hidden;
-    Wide sums = Wide{};
-    for (int j = 0; j < net.hidden; j += WIDE) {
-      const Wide value = softplus(load<Wide>(row + j));
-      store(row + j, value);
-      sums += value * load<Wide>(net.density + j);
+  // Softplus of the hidden values of rows [begin, end), and their densities.
+  void activate(int begin, int end) {
+    float* values = h + begin * net.hidden;
+    along(int64_t(end - begin) * net.hidden, [&](auto kind, int64_t j) {
+      store(values + j, softplus(load<decltype(kind)>(values + j)));
+    });
+    for (int k = begin; k < end; ++k) {
+      Wide sums = Wide{};
+      for (int j = 0; j < net.hidden; j += WIDE)
+        sums += load<Wide>(h + k * net.hidden + j) * load<Wide>(net.density + j);
+      densities[k] = sum(sums) + net.density_b;
     }
-    densities[k] = sum(sums) + net.density_b;
   }
 
-  // Colours before the sigmoid of the rows in `rows`, into consecutive rows of `out`.
+  // Colours of the first `count` rows of h, before they are widened, into rows of `out`.
   void decode(int count) {
     multiply<false>({h, net.hidden, 1, net.color_t, net.colors, out, net.colors, count, net.colors, r.hidden,
                      net.color_b});
+    along(int64_t(count) * net.colors, [&](auto kind, int64_t j) {
+      store(out + j, sigmoid(load<decltype(kind)>(out + j)));
+    });
   }
 
   // Rows whose share counts, moved together: their number. Their order in `rows`; h is rearranged.
