@@ -220,7 +220,7 @@ void render_backward_cpu(const Render& r, const RenderGradients& g) {
   const Decoder decoder(r);
   const Order order(r.rays);
   const int64_t partitions = std::min<int64_t>(num_threads(), MAX_PARTITIONS);
-  const int64_t size = 3 * int64_t(r.height) * r.width * r.channels;
+  const int64_t size = 3 * int64_t(r.height) * r.row;
   std::vector<std::unique_ptr<Backward>> work(partitions);
   std::vector<std::unique_ptr<Floats>> others(partitions);
   for (int64_t item = 0; item < r.batch; ++item) {
