@@ -89,11 +89,12 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         planes, *numbers, settings, backend = arguments
-        ctx.save_for_backward(planes, *numbers)
+        texels = _interleave(planes, backend)
+        ctx.save_for_backward(texels, planes, *numbers)  # texels: made once for both passes
         ctx.settings, ctx.backend = settings, backend
         ctx.set_materialize_grads(False)
         render = build.kernel(backend, "render")
-        results = render(_interleave(planes, backend), *numbers, *_arguments(settings), settings.with_features)
+        results = render(texels, *numbers, *_arguments(settings), settings.with_features)
         ctx.mark_non_differentiable(results[3])
         return results
 
@@ -111,7 +112,7 @@ class _Gradient(torch.autograd.Function):
     def forward(
         ctx: Any, settings: Settings, backend: str, needs: tuple[bool, ...], *tensors: Any
     ) -> tuple[Tensor | None, ...]:
-        d_features, d_depth, d_total, planes, *numbers = tensors
+        d_features, d_depth, d_total, texels, planes, *numbers = tensors
         coarse = numbers[2]
         d_depth, d_total = (
             coarse.new_zeros(*coarse.shape[:2], 1) if d is None else d.contiguous() for d in (d_depth, d_total)
@@ -119,8 +120,7 @@ class _Gradient(torch.autograd.Function):
         d_features = d_features.contiguous() if d_features is not None and settings.with_features else None
         of = needs[0], any(needs[1:3]), any(needs[5:])
         backward = build.kernel(backend, "render_backward")
-        inputs = (_interleave(planes, backend), *numbers)
-        d_planes, *found = backward(*inputs, *_arguments(settings), d_features, d_depth, d_total, *of)
+        d_planes, *found = backward(texels, *numbers, *_arguments(settings), d_features, d_depth, d_total, *of)
         if of[0]:
             d_planes = _separate(d_planes, planes.shape[2], backend).to(planes.dtype)
         wanted = (needs[0], *needs[1:3], *needs[5:])

@@ -1,45 +1,59 @@
-// Planes with the channels of a texel beside each other, and back.
+// Planes with the channels of a texel beside each other, and back; and the pages they lie in.
 #include "render.h"
 
 #include <algorithm>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "parallel.h"
 
 namespace eg3d {
 namespace {
 
-constexpr int64_t PIXELS = 16;  // a cache line of an image's row
+constexpr int64_t PIXELS = 64;  // of an image's row: several cache lines, which are fetched ahead
 
-// Calls work(image, first, last) for runs of up to PIXELS pixels of every image.
-template <typename Work> void by_line(int64_t images, int64_t pixels, const Work& work) {
-  const int64_t lines = (pixels + PIXELS - 1) / PIXELS;
-  parallel_for(0, images * lines, 64, [&](int64_t begin, int64_t end) {
+// Calls work(planes, texels, count) for runs of up to PIXELS pixels of every row: where they begin in both layouts.
+template <typename Work> void by_run(const Layout& l, const Work& work) {
+  const int64_t runs = (l.width + PIXELS - 1) / PIXELS;
+  parallel_for(0, l.images * l.height * runs, 16, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t first = k % lines * PIXELS;
-      work(k / lines, first, std::min(first + PIXELS, pixels));
+      const int64_t row = k / runs, image = row / l.height, y = row % l.height, x = k % runs * PIXELS;
+      const int64_t planes = (image * l.channels * l.height + y) * l.width + x;
+      work(planes, row * l.row + x * l.filled, std::min(PIXELS, l.width - x));
     }
   });
 }
 
 }  // namespace
 
-void interleave_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width) {
-  by_line(images, pixels, [&](int64_t image, int64_t first, int64_t last) {
-    const float* in = from + image * channels * pixels;
-    float* out = to + image * pixels * width;
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t n = first; n < last; ++n) out[n * width + c] = in[c * pixels + n];
-    for (int64_t n = first; n < last; ++n) std::fill(out + n * width + channels, out + (n + 1) * width, 0.0f);
+void interleave_cpu(const float* from, float* to, const Layout& l) {
+  by_run(l, [&](int64_t planes, int64_t texels, int64_t count) {
+    const float* in = from + planes;
+    float* out = to + texels;
+    for (int64_t c = 0; c < l.channels; ++c)
+      for (int64_t n = 0; n < count; ++n) out[n * l.filled + c] = in[c * l.height * l.width + n];
+    for (int64_t n = 0; n < count; ++n) std::fill(out + n * l.filled + l.channels, out + (n + 1) * l.filled, 0.0f);
   });
 }
 
-void separate_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width) {
-  by_line(images, pixels, [&](int64_t image, int64_t first, int64_t last) {
-    const float* in = from + image * pixels * width;
-    float* out = to + image * channels * pixels;
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t n = first; n < last; ++n) out[c * pixels + n] = in[n * width + c];
+void separate_cpu(const float* from, float* to, const Layout& l) {
+  by_run(l, [&](int64_t planes, int64_t texels, int64_t count) {
+    const float* in = from + texels;
+    float* out = to + planes;
+    for (int64_t c = 0; c < l.channels; ++c)
+      for (int64_t n = 0; n < count; ++n) out[c * l.height * l.width + n] = in[n * l.filled + c];
   });
+}
+
+void use_large_pages(void* memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t LARGE = 2 << 20;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(memory), begin = (from + LARGE - 1) / LARGE * LARGE;
+  const uintptr_t end = (from + bytes) / LARGE * LARGE;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish, which may be refused
+#endif
 }
 
 }  // namespace eg3d

@@ -114,7 +114,7 @@ template <typename T> class RayByLanes {
  public:
   EG3D_DEVICE RayByLanes(const Render& render, const Net& decoder, const Scratch& shared, int64_t number)
       : r(render), net(decoder), s(shared), i(number), num(r.num_coarse + r.num_fine),
-        item(i / r.rays * 3 * r.height * r.width * MOST), planes(static_cast<const T*>(r.planes) + item) {}
+        item(i / r.rays * 3 * r.height * r.row), planes(static_cast<const T*>(r.planes) + item) {}
 
   // Depth, weight sum, limits and colours.
   template <typename Each> EG3D_DEVICE void forward(const Each& each) {
@@ -215,9 +215,9 @@ template <typename T> class RayByLanes {
     const float v = (r.origins[3 * i + ay] + t * r.directions[3 * i + ay]) * r.scale;
     Footprint f;
     f.x = neighbours<float, int>(u, r.width), f.y = neighbours<float, int>(v, r.height);
-    f.offset[0] = ((int64_t(plane) * r.height + f.y.first) * r.width + f.x.first) * MOST;
+    f.offset[0] = (int64_t(plane) * r.height + f.y.first) * r.row + f.x.first * MOST;
     f.offset[1] = f.offset[0] + int64_t(f.x.step) * MOST;
-    f.offset[2] = f.offset[0] + int64_t(f.y.step) * r.width * MOST;
+    f.offset[2] = f.offset[0] + int64_t(f.y.step) * r.row;
     f.offset[3] = f.offset[2] + int64_t(f.x.step) * MOST;
     const float third = 1.0f / 3.0f;
     f.weight[0] = f.x.low * f.y.low * third, f.weight[1] = f.x.high * f.y.low * third;

@@ -25,6 +25,7 @@ constexpr int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }  // whole vec
 class Floats {
  public:
   explicit Floats(int64_t n) : memory_(static_cast<float*>(::operator new(padded(n + 1) * 4, std::align_val_t(64)))) {
+    use_large_pages(memory_.get(), padded(n + 1) * 4);
     std::fill_n(memory_.get(), padded(n + 1), 0.0f);
   }
   operator float*() const { return memory_.get(); }
@@ -84,7 +85,7 @@ struct Ray {
 
   // Everything but colours: depths, densities and shares of ray i, counted over the batch.
   void trace(int64_t i) {
-    planes = static_cast<const float*>(r.planes) + i / r.rays * 3 * r.height * r.width * int64_t(r.channels);
+    planes = static_cast<const float*>(r.planes) + i / r.rays * 3 * r.height * int64_t(r.row);
     std::copy_n(r.coarse + i * r.num_coarse, r.num_coarse, static_cast<float*>(depths));
     evaluate(i, 0, r.num_coarse);
     if (r.num_fine > 0) {
@@ -123,7 +124,7 @@ struct Ray {
       for (int j = k; j < stop; ++j) gather(j);
       multiply<false>({x + k * net.channels, net.channels, 1, net.in_t, net.hidden, h + k * net.hidden, net.hidden,
                        stop - k, net.hidden, r.channels, net.in_b});
-      for (int j = k; j < stop; ++j) activate(j);
+      activate(k, stop);
     }
   }
 
@@ -132,13 +133,13 @@ struct Ray {
     const float *u = points + r.axes[2 * plane] * stride, *v = points + r.axes[2 * plane + 1] * stride;
     int* t = texels.data() + plane * 3 * stride;
     float* w = weights_of_texels + plane * 4 * stride;
-    const int start = plane * r.height * r.width, row = r.width * r.channels;
+    const int start = plane * r.height * r.row;
     for (int k = begin; k < end; k += LANES) {  // the last vector reaches into rows that come later, or into padding
       const auto a = neighbours<Lanes, Integers>(load(u + k), r.width);
       const auto b = neighbours<Lanes, Integers>(load(v + k), r.height);
-      store(t + k, (b.first * r.width + a.first + start) * r.channels);
+      store(t + k, b.first * r.row + a.first * r.channels + start);
       store(t + stride + k, a.step * r.channels);
-      store(t + 2 * stride + k, b.step * row);
+      store(t + 2 * stride + k, b.step * r.row);
       const Lanes low = b.low * (1.0f / 3.0f), high = b.high * (1.0f / 3.0f);
       store(w + k, a.low * low);
       store(w + stride + k, a.high * low);
@@ -178,22 +179,27 @@ struct Ray {
     for (int v = 0; v < VECTORS; ++v) store(to + v * LANES, sums[v]);
   }
 
-  // Softplus of the hidden values of row k, and its density.
-  void activate(int k) {
-    float* row = h + k * net.hidden;
-    Wide sums = Wide{};
-    for (int j = 0; j < net.hidden; j += WIDE) {
-      const Wide value = softplus(load<Wide>(row + j));
-      store(row + j, value);
-      sums += value * load<Wide>(net.density + j);
+  // Softplus of the hidden values of rows [begin, end), and their densities.
+  void activate(int begin, int end) {
+    float* values = h + begin * net.hidden;
+    along(int64_t(end - begin) * net.hidden, [&](auto kind, int64_t j) {
+      store(values + j, softplus(load<decltype(kind)>(values + j)));
+    });
+    for (int k = begin; k < end; ++k) {
+      Wide sums = Wide{};
+      for (int j = 0; j < net.hidden; j += WIDE)
+        sums += load<Wide>(h + k * net.hidden + j) * load<Wide>(net.density + j);
+      densities[k] = sum(sums) + net.density_b;
     }
-    densities[k] = sum(sums) + net.density_b;
   }
 
-  // Colours before the sigmoid of the rows in `rows`, into consecutive rows of `out`.
+  // Colours of the first `count` rows of h, before they are widened, into rows of `out`.
   void decode(int count) {
     multiply<false>({h, net.hidden, 1, net.color_t, net.colors, out, net.colors, count, net.colors, r.hidden,
                      net.color_b});
+    along(int64_t(count) * net.colors, [&](auto kind, int64_t j) {
+      store(out + j, sigmoid(load<decltype(kind)>(out + j)));
+    });
   }
 
   // Rows whose share counts, moved together: their number. Their order in `rows`; h is rearranged.

@@ -58,15 +58,38 @@ struct Inputs {
   const at::Tensor &planes, &origins, &directions, &coarse, &fine, &w1, &b1, &w2, &b2;
 };
 
-void check(const at::Tensor& x, const at::Tensor& like, at::IntArrayRef sizes, const char* name,
-           bool any_float = false) {
+void check_type(const at::Tensor& x, const at::Tensor& like, const char* name, bool any_float = false) {
   const auto dtype = x.scalar_type();
   const bool half = dtype == c10::ScalarType::Half || dtype == c10::ScalarType::BFloat16;
   const bool here = x.device().type() == DEVICE && x.device() == like.device();
   TORCH_CHECK(here && (dtype == c10::ScalarType::Float || (any_float && half)), name, " is ",
               dtype, " on ", x.device());
+}
+
+void check(const at::Tensor& x, const at::Tensor& like, at::IntArrayRef sizes, const char* name) {
+  check_type(x, like, name);
   TORCH_CHECK(x.is_contiguous(), name, " is not contiguous");
   TORCH_CHECK(x.sizes() == sizes, name, " has shape ", x.sizes(), ", expected ", sizes);
+}
+
+// Numbers between rows of texels (B, 3, H, W, C), behind which there may be room.
+int64_t row_of(const at::Tensor& texels) {
+  const int64_t channels = texels.size(4);
+  if (texels.is_contiguous()) return texels.size(3) * channels;
+  const int64_t row = texels.stride(2), image = texels.size(2) * row;
+  TORCH_CHECK(texels.strides().equals({texels.size(1) * image, image, row, channels, 1}), "texels of shape ",
+              texels.sizes(), " have strides ", texels.strides());
+  return row;
+}
+
+// Room for texels of those sizes, with room for `spare` ones behind each row.
+at::Tensor new_texels(const at::Tensor& like, at::IntArrayRef sizes, int64_t spare, bool zeros) {
+  at::Tensor all = like.new_empty({sizes[0], sizes[1], sizes[2], sizes[3] + spare, sizes[4]});
+#ifndef EG3D_CUDA
+  use_large_pages(all.mutable_data_ptr(), all.nbytes());
+#endif
+  if (zeros) all.zero_();
+  return spare > 0 ? all.narrow(3, 0, sizes[3]) : all;
 }
 
 // `one_vector`: the GPU's program, which takes 32 channels and at most 32 colours.
@@ -77,8 +100,10 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   const int64_t hidden = in.w1.size(0), outputs = in.w2.size(0);
   TORCH_CHECK(channels % 32 == 0, "planes has ", channels, " channels, expected a multiple of 32");
   TORCH_CHECK(!one_vector || (channels == 32 && outputs <= 33), "expected 32 channels and at most 32 colours");
-  TORCH_CHECK(in.planes.numel() <= batch * INT32_MAX, "planes are too large: ", in.planes.sizes());
-  check(in.planes, in.planes, {batch, 3, in.planes.size(2), in.planes.size(3), channels}, "planes", ON_GPU);
+  check_type(in.planes, in.planes, "planes", ON_GPU);
+  TORCH_CHECK(in.planes.size(1) == 3, "planes has shape ", in.planes.sizes());
+  const int64_t row = row_of(in.planes);
+  TORCH_CHECK(3 * in.planes.size(2) * row <= INT32_MAX, "planes are too large: ", in.planes.sizes());
   check(in.origins, in.planes, {batch, rays, 3}, "origins");
   check(in.directions, in.planes, {batch, rays, 3}, "directions");
   check(in.coarse, in.planes, {batch, rays, in.coarse.size(2)}, "coarse");
@@ -97,7 +122,7 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   r.w2 = in.w2.const_data_ptr<float>(), r.b2 = in.b2.const_data_ptr<float>();
   r.batch = batch, r.rays = rays;
   r.num_coarse = int(in.coarse.size(2)), r.num_fine = int(in.fine.size(2));
-  r.height = int(in.planes.size(2)), r.width = int(in.planes.size(3));
+  r.height = int(in.planes.size(2)), r.width = int(in.planes.size(3)), r.row = int(row);
   r.channels = int(channels), r.hidden = int(hidden), r.colors = int(outputs) - 1;
   for (int k = 0; k < 6; ++k) r.axes[k] = int(axes[k]);
   r.scale = float(scale), r.fine_is_depth = fine_is_depth;
@@ -108,21 +133,24 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
 
 #ifndef EG3D_CUDA
 at::Tensor interleave(const at::Tensor& planes, int64_t width) {
+  constexpr int64_t SPARE = 2;  // rows a power of two apart would share few places of the caches
   TORCH_CHECK(planes.dim() == 5 && planes.size(2) <= width, "planes has to be (B, 3, C, H, W), C at most ", width);
   check(planes, planes, planes.sizes(), "planes");
-  const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(3) * planes.size(4);
-  at::Tensor out = planes.new_empty({planes.size(0), planes.size(1), planes.size(3), planes.size(4), width});
-  interleave_cpu(planes.const_data_ptr<float>(), out.mutable_data_ptr<float>(), images, planes.size(2), pixels, width);
+  const Layout layout{planes.size(0) * planes.size(1), planes.size(2), planes.size(3), planes.size(4), width,
+                      (planes.size(4) + SPARE) * width};
+  const int64_t sizes[] = {planes.size(0), planes.size(1), planes.size(3), planes.size(4), width};
+  at::Tensor out = new_texels(planes, sizes, SPARE, false);
+  interleave_cpu(planes.const_data_ptr<float>(), out.mutable_data_ptr<float>(), layout);
   return out;
 }
 
-at::Tensor separate(const at::Tensor& planes, int64_t channels) {
-  TORCH_CHECK(planes.dim() == 5 && planes.size(4) >= channels, "planes has to be (B, 3, H, W, C), C >= ", channels);
-  check(planes, planes, planes.sizes(), "planes");
-  const int64_t images = planes.size(0) * planes.size(1), pixels = planes.size(2) * planes.size(3);
-  at::Tensor out = planes.new_empty({planes.size(0), planes.size(1), channels, planes.size(2), planes.size(3)});
-  const float* from = planes.const_data_ptr<float>();
-  separate_cpu(from, out.mutable_data_ptr<float>(), images, channels, pixels, planes.size(4));
+at::Tensor separate(const at::Tensor& texels, int64_t channels) {
+  TORCH_CHECK(texels.dim() == 5 && texels.size(4) >= channels, "texels has to be (B, 3, H, W, C), C >= ", channels);
+  check_type(texels, texels, "texels");
+  const Layout layout{texels.size(0) * texels.size(1), channels, texels.size(2), texels.size(3), texels.size(4),
+                      row_of(texels)};
+  at::Tensor out = texels.new_empty({texels.size(0), texels.size(1), channels, texels.size(2), texels.size(3)});
+  separate_cpu(texels.const_data_ptr<float>(), out.mutable_data_ptr<float>(), layout);
   return out;
 }
 #endif
@@ -162,7 +190,8 @@ std::vector<at::Tensor> render_backward(
   };
   g.features = d_features ? d_features->const_data_ptr<float>() : nullptr;
   g.depth = d_depth.const_data_ptr<float>(), g.total = d_total.const_data_ptr<float>();
-  made.push_back(coarse.new_zeros(of_planes ? planes.sizes() : at::IntArrayRef({0})));
+  made.push_back(of_planes ? new_texels(coarse, planes.sizes(), r.row / r.channels - r.width, true)
+                           : coarse.new_zeros({0}));
   g.planes = of_planes ? made.back().mutable_data_ptr<float>() : nullptr;
   g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
   g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);

@@ -15,7 +15,7 @@ struct RenderGradients {
 
 // Arrays are contiguous, and float32 but for planes on a GPU; a "ray" counts over batch and rays of an item.
 struct Render {
-  const void* planes;           // (batch, 3, height, width, channels)
+  const void* planes;           // (batch, 3, height, width, channels), rows of texels `row` numbers apart
   const float *origins, *directions;  // (batch, rays, 3)
   const float* coarse;          // (batch, rays, num_coarse) depths
   const float* fine;            // (batch, rays, num_fine) uniforms, or depths where `fine_is_depth`
@@ -23,6 +23,7 @@ struct Render {
   const float *w2, *b2;         // (1 + colors, hidden), (1 + colors); the density comes first
   int64_t batch, rays;
   int num_coarse, num_fine, height, width, channels, hidden, colors;
+  int row;                      // `width` texels and room behind them
   int axes[6];                  // for each plane the coordinates along its width and its height
   float scale;                  // 2 / side of the box
   bool fine_is_depth;
@@ -30,9 +31,19 @@ struct Render {
   float *depth, *total, *limits;  // (batch, rays), twice; (batch, rays, 2): the first and the last depth
 };
 
-// Planes (images, channels, pixels) to (images, pixels, width), filled up by zeros; and back, without what was filled.
-void interleave_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width);
-void separate_cpu(const float* from, float* to, int64_t images, int64_t channels, int64_t pixels, int64_t width);
+// Planes (images, channels, height, width), and with the channels of a texel beside each other: rows of `row` numbers
+// with `width` texels of `filled` channels.
+struct Layout {
+  int64_t images, channels, height, width, filled, row;
+};
+
+// To texels, filled up by zeros; and back, without what was filled.
+void interleave_cpu(const float* from, float* to, const Layout& layout);
+void separate_cpu(const float* from, float* to, const Layout& layout);
+
+// Asks for large pages in memory that has not been written yet, if it has room for them: texels lie far from each
+// other, and small pages would be looked up again for nearly every one.
+void use_large_pages(void* memory, int64_t bytes);
 
 void render_cpu(const Render& args);
 void render_backward_cpu(const Render& args, const RenderGradients& gradients);

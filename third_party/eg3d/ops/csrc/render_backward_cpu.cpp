@@ -5,6 +5,7 @@ namespace eg3d {
 namespace {
 
 constexpr int AHEAD = 3;                // rows between asking for memory and using it
+constexpr int HELD = 96;                // samples whose gradients of the decoder are summed in float
 constexpr int64_t MAX_PARTITIONS = 16;  // each adds to gradients of its own, up to the size of an item's planes
 
 // What a thread works with, and adds up, in the backward pass.
@@ -14,9 +15,10 @@ struct Backward {
   Ray ray;
   const Decoder& net;
   Floats d_out, d_h, d_x, d_weights, d_sorted, d_densities, d_feature;
-  Floats w1, b1, density, color, color_b;  // gradients of the decoder by one ray, in padded layouts
+  Floats w1, b1, density, color, color_b;  // gradients of the decoder by `held` samples, in padded layouts
+  int held = 0;
   double density_b = 0.0;
-  std::vector<double> sums;                // of those by all rays, one after another: many rays, little rounding
+  std::vector<double> sums;                // of those by all samples: many of them, little rounding
 
   Backward(const Render& render, const RenderGradients& gradients, const Decoder& decoder)
       : r(render), g(gradients), ray(r, decoder), net(decoder), d_out(int64_t(ray.num) * net.colors),
@@ -32,7 +34,7 @@ struct Backward {
     if (g.features) colors(i);
     densities(i);
     hidden();
-    if (g.w1) weights(), collect();
+    if (g.w1) weights();
     if (!d_planes && !g.origins) return;
     multiply<false>({d_h, net.hidden, 1, net.in, net.channels, d_x, net.channels, ray.num, net.channels, r.hidden,
                      net.zeros});
@@ -51,7 +53,7 @@ struct Backward {
     for (int k = 0; k < ray.num; ++k) {
       Wide d_share = Wide{};
       for (int d = 0; d < net.colors; d += WIDE) {
-        const Wide s = sigmoid(load<Wide>(ray.out + k * net.colors + d)), up = load<Wide>(d_feature + d);
+        const Wide s = load<Wide>(ray.out + k * net.colors + d), up = load<Wide>(d_feature + d);
         d_share += up * (s * (1.0f + 2.0f * WIDEN) - WIDEN);
         store(d_out + k * net.colors + d, up * (s * (1.0f - s)) * (ray.shares[k] * (1.0f + 2.0f * WIDEN)));
       }
@@ -81,42 +83,48 @@ struct Backward {
       multiply<true>({d_out, net.colors, 1, net.color, net.hidden, d_h, net.hidden, ray.num, net.hidden, r.colors,
                       nullptr});
     if (g.w1) output_weights();
-    for (int64_t j = 0; j < int64_t(ray.num) * net.hidden; j += WIDE)
-      store(d_h + j, load<Wide>(d_h + j) * (1.0f - exponential(-load<Wide>(ray.h + j))));
+    along(int64_t(ray.num) * net.hidden, [&](auto kind, int64_t j) {
+      using V = decltype(kind);
+      store(d_h + j, load<V>(d_h + j) * (1.0f - exponential_below_zero(load<V>(ray.h + j))));
+    });
   }
 
   // Gradients of the second layer.
   void output_weights() {
-    multiply<false>({d_densities, 1, 1, ray.h, net.hidden, density, net.hidden, 1, net.hidden, ray.num, net.zeros});
+    multiply<true>({d_densities, 1, 1, ray.h, net.hidden, density, net.hidden, 1, net.hidden, ray.num, nullptr});
     for (int k = 0; k < ray.num; ++k) density_b += d_densities[k];
     if (!g.features) return;
-    multiply<false>({d_out, 1, net.colors, ray.h, net.hidden, color, net.hidden, r.colors, net.hidden, ray.num,
-                     net.zeros});
+    multiply<true>({d_out, 1, net.colors, ray.h, net.hidden, color, net.hidden, r.colors, net.hidden, ray.num,
+                    nullptr});
     add_rows(d_out, net.colors, color_b);
   }
 
   // Gradients of the first layer.
   void weights() {
-    multiply<false>({d_h, 1, net.hidden, ray.x, net.channels, w1, net.channels, r.hidden, net.channels, ray.num,
-                     net.zeros});
+    multiply<true>({d_h, 1, net.hidden, ray.x, net.channels, w1, net.channels, r.hidden, net.channels, ray.num,
+                    nullptr});
     add_rows(d_h, net.hidden, b1);
+    held += ray.num;
+    if (held >= HELD) collect();
   }
 
   void add_rows(const float* rows, int columns, float* to) const {
     for (int j = 0; j < columns; j += LANES) {
-      Lanes total = Lanes{};
+      Lanes total = load(to + j);
       for (int k = 0; k < ray.num; ++k) total += load(rows + k * columns + j);
       store(to + j, total);
     }
   }
 
-  // Adds one ray's gradients of the decoder to the sums.
+  // Moves the gradients of the decoder to the sums.
   void collect() {
     double* to = sums.data();
-    const auto take = [&](const float* from, int64_t n) {
+    const auto take = [&](float* from, int64_t n) {
       for (int64_t j = 0; j < n; ++j) to[j] += from[j];
+      std::fill_n(from, n, 0.0f);
       to += n;
     };
+    held = 0;
     take(w1, int64_t(net.hidden) * net.channels);
     take(b1, net.hidden);
     take(density, net.hidden);
@@ -186,7 +194,8 @@ struct Backward {
   }
 
   // Adds the sums to the results.
-  void deliver() const {
+  void deliver() {
+    collect();
     const double* from_w1 = sums.data();
     const double* from_b1 = from_w1 + int64_t(net.hidden) * net.channels;
     const double* from_density = from_b1 + net.hidden;
@@ -211,7 +220,7 @@ void render_backward_cpu(const Render& r, const RenderGradients& g) {
   const Decoder decoder(r);
   const Order order(r.rays);
   const int64_t partitions = std::min<int64_t>(num_threads(), MAX_PARTITIONS);
-  const int64_t size = 3 * int64_t(r.height) * r.width * r.channels;
+  const int64_t size = 3 * int64_t(r.height) * r.row;
   std::vector<std::unique_ptr<Backward>> work(partitions);
   std::vector<std::unique_ptr<Floats>> others(partitions);
   for (int64_t item = 0; item < r.batch; ++item) {
