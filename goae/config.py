@@ -397,7 +397,7 @@ class ProtocolConfig:
     yaws: list[float] = field(default_factory=lambda: [-60.0, -30.0, 0.0, 30.0, 60.0])  # novel_view: of view 0, 1, ...
     inputs: list[float] = field(default_factory=lambda: [60.0, 0.0])  # novel_view: absolute yaws of inverted views
     num_inputs: int = 0  # inversions, the first of the set; 0: all
-    methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build.py: METHODS
+    methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build/methods.py
     run: str = ""  # a trained run below `runs`; the three files below go before it
     runs: str = "runs"
     generator_path: str = ""

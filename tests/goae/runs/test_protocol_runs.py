@@ -136,11 +136,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     state: dict[str, Any] = {"stop": None, "made": []}
 
     def make(given: build.Given) -> build.Tested:
-        found = build._w_plus(given)
+        found = build.methods._w_plus(given)
         state["made"].append(Counted(found.method, state["stop"]))
         return build.Tested(state["made"][-1], found.settings)
 
-    monkeypatch.setattr(build, "METHODS", {"w_plus": make})
+    monkeypatch.setattr(build.methods, "METHODS", {"w_plus": make})
     yield state
 
 
