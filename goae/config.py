@@ -384,6 +384,31 @@ class SetsConfig:
 
 
 @dataclass
+class RivalsConfig:
+    """The rivals' weights: for each the folder of a run, or the encoder.safetensors of one."""
+
+    psp: str = ""
+    e4e: str = ""
+    ide3d: str = ""
+    parts_path: str = ""  # weights of the network of part labels that ide3d was trained with; empty: shipped or cached
+
+
+@dataclass
+class SubsetConfig:
+    """How many inversions methods that optimise make, drawn by the seed over as many persons as there are; 0: all."""
+
+    input_view: int = 0
+    side: int = 0  # novel views, of each group of inputs that are not frontal
+    front: int = 0
+    seed: int = 0
+    timing_images: int = 3  # in the place of the protocol's, after one uncounted inversion
+
+    def __post_init__(self) -> None:
+        if min(self.input_view, self.side, self.front, self.timing_images) < 0:
+            raise ValueError("subset has a number below 0; expected at least 0 everywhere")
+
+
+@dataclass
 class ProtocolConfig:
     """scripts/eval_celebahq.py and scripts/eval_mead.py: methods on a test set by one of the paper's protocols."""
 
@@ -406,6 +431,9 @@ class ProtocolConfig:
     preset_name: str = ""  # paper | official; empty: what the refiner was trained with
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     batch_size: int = 4
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)  # of the methods that optimise
+    subset: SubsetConfig = field(default_factory=SubsetConfig)  # the inputs of the methods that optimise
     resamples: int = 1000  # of persons, for the intervals
     timing_images: int = 20  # input_view: images over which the time of one inversion is the median; 0: no timing
     warm_up: int = 3  # uncounted inversions before

@@ -1,28 +1,11 @@
 """Configuration to objects: the only place where a name selects a class."""
 
+from goae.build.baselines import BASELINES, build_baseline, build_pose_opt
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
 from goae.build.measuring import build_between, build_meters, build_reference, networks_settings
-from goae.build.methods import (
-    BASELINES,
-    METHODS,
-    Given,
-    Tested,
-    build_baseline,
-    build_method,
-    build_pose_opt,
-    build_pti,
-    build_w,
-    build_w_plus_opt,
-)
-from goae.build.networks import PARSERS, build_goae, build_networks, build_parser, build_rival
-from goae.build.perception import (
-    IDENTITIES,
-    Perception,
-    build_background,
-    build_features,
-    build_identity,
-    build_perception,
-)
+from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
+from goae.build.networks import build_goae, build_networks, build_parser, build_parts, build_rival
+from goae.build.perception import Perception, build_background, build_features, build_identity, build_perception
 from goae.build.stages import (
     build_background_depth,
     build_encoder_stage,
@@ -35,12 +18,11 @@ from goae.build.stages import (
 
 __all__ = [
     "BASELINES",
-    "IDENTITIES",
-    "METHODS",
-    "PARSERS",
+    "RIVALS",
     "Given",
     "Perception",
     "Tested",
+    "Weights",
     "build_background",
     "build_background_depth",
     "build_baseline",
@@ -56,17 +38,15 @@ __all__ = [
     "build_method",
     "build_networks",
     "build_parser",
+    "build_parts",
     "build_perception",
     "build_pose_opt",
-    "build_pti",
     "build_reference",
     "build_refiner_stage",
     "build_regressor",
     "build_rival",
     "build_schedule",
     "build_stats",
-    "build_w",
-    "build_w_plus_opt",
     "default_stats_path",
     "for_training",
     "load_generator",

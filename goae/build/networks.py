@@ -61,9 +61,14 @@ def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch
 
 def build_parser(config: TrainConfig, device: torch.device) -> PartParser:
     """The network of part labels that `rival.parts` names, from the file of the background mask where that is its."""
-    name, perception = config.rival.parts, config.perception
+    perception = config.perception
+    path = perception.background_path if perception.background == config.rival.parts else ""
+    return build_parts(config.rival.parts, path, device)
+
+
+def build_parts(name: str, path: str, device: torch.device) -> PartParser:
+    """A network of part labels by its name; an empty path means the shipped or cached file."""
     if name not in PARSERS:
         raise ValueError(f"rival.parts is {name!r}; expected one of {', '.join(PARSERS)}")
     make, num_parts = PARSERS[name]
-    path = perception.background_path if perception.background == name else ""
     return PartParser(make(path or None).to(device).parts, num_parts)
