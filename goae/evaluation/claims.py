@@ -127,6 +127,12 @@ def value(tables: Tables, number: int, method: str, column: str) -> float | None
     return None
 
 
+def machines(tables: Tables, method: str) -> set[tuple[str, ...]]:
+    """What the times of a row of Table 1 were measured on: devices and threads."""
+    rows = [row for row in tables.get(1, {}).get("rows", ()) if row["method"] == method]
+    return {(*found["devices"], str(found["threads"])) for row in rows for found in row.get("seconds", ())}
+
+
 def _nearer(tables: Tables, optimiser: str, column: str) -> Check:
     """Ours lies nearer to the optimiser than to the best encoder baseline, or beyond the optimiser."""
     text = f"in {column}, Ours is nearer to {optimiser} than to the best encoder baseline, or better than it"
@@ -198,6 +204,8 @@ def _speed(tables: Tables) -> list[Check]:
         theirs, ours = value(tables, 1, name, "time"), value(tables, 1, "Ours", "time")
         if theirs is None or ours is None:
             checks.append(Check(text, None, "time: not measured"))
+        elif machines(tables, name) != machines(tables, "Ours"):
+            checks.append(Check(text, None, "time: measured on different machines"))
         else:
             told = f"{theirs:.4g} s against {ours:.4g} s, {theirs / ours:.0f} times"
             checks.append(Check(text, theirs >= SPEEDUP * ours, told))

@@ -22,7 +22,7 @@ from goae.evaluation.protocols import as_table, common_tasks
 from goae.evaluation.results import Results, Row
 
 EXTRA = ("id_independent", "depth", "ms_ssim", "kid")  # measured beside the paper's columns
-SHARED = ("images_sha256", "num_tasks", "resolution", "metric_resolution", "metrics", "yaws", "inputs")
+SHARED = ("generator", "images_sha256", "num_tasks", "resolution", "metric_resolution", "metrics", "yaws", "inputs")
 Numbers = dict[str, Any]
 
 

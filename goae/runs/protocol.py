@@ -1,5 +1,6 @@
 """Measure methods by one of the paper's protocols: resumable, in one process or several, with the same results."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ def drawn_tasks(config: ProtocolConfig, tasks: Sequence[Task], tested: build.Tes
 
 def weight_files(config: ProtocolConfig) -> build.Weights:
     """The files that were given, or those of the run; a rival's run has its own encoder and none of GOAE's."""
-    rivals = {name: rival_file(config, name) for name in build.RIVALS if getattr(config.rivals, name)}
+    rivals = {name: rival_file(config, name) for name in config.methods if getattr(config.rivals, name, "")}
     parts = config.rivals.parts_path
     if config.generator_path:
         files = config.generator_path, config.encoder_path, config.refiner_path
@@ -180,10 +181,21 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     run = load_run(path, TrainConfig)
     if run.method != name:
         raise ValueError(f"rivals.{name} is {path}, which is a run of method={run.method}")
+    own = config.generator_path or load_run(Path(config.runs) / config.run, TrainConfig).paths.generator
+    if file_hash(own) != file_hash(run.paths.generator):
+        raise ValueError(
+            f"rivals.{name} is {path}, which was trained on the generator {run.paths.generator}, but {own} is "
+            "measured; codes mean nothing to another generator"
+        )
     file = path / "encoder.safetensors"
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: stage `encoder` of this run has not finished")
     return str(file)
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def settings_of(

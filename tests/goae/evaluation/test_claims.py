@@ -101,6 +101,16 @@ def test_a_subset_goes_before_all_inputs() -> None:
     assert verdict("R80", tables) == FAILS
 
 
+def test_times_of_different_machines_are_not_compared() -> None:
+    tables = paper_tables()
+    seconds = {"PTI": ["a GPU"], "Pose Opt.": ["a GPU"], "Ours": ["a GPU"]}
+    for row in tables[1]["rows"]:
+        row["seconds"] = [{"devices": seconds.get(row["method"], []), "threads": 1}]
+    assert verdict("R80", tables) == HOLDS
+    tables[1]["rows"][0]["seconds"][0]["devices"] = ["a CPU"]
+    assert tables[1]["rows"][0]["method"] == "PTI" and verdict("R80", tables) == UNTESTED
+
+
 def test_the_page_tells_verdict_rule_and_numbers() -> None:
     page = claims_page({1: TRUE[1], 3: TRUE[3]}, "mini")
     assert "| R80 | Two orders of magnitude faster than optimisation (Table 1) | **holds** |" in page

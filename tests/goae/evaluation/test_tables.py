@@ -195,6 +195,13 @@ def test_what_is_not_stored_is_told(tmp_path: Path) -> None:
         read_stored(tmp_path, "full")
 
 
+def test_methods_of_other_generators_are_refused(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    rows["w/ conv"]["input_view"][0].settings["generator"] = "another"
+    with pytest.raises(ValueError, match="differ in generator"):
+        table_json(TABLE_3, rows, {}, HOW, resamples=50)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_every_printed_row_has_a_source(number: int) -> None:
     assert list(SOURCES[number]) == list(TABLES[number].rows)

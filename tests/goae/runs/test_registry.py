@@ -13,7 +13,7 @@ from tiny import tiny_images, tiny_labels
 from goae import build
 from goae.baselines.pti import PTI
 from goae.build.methods import METHODS
-from goae.config import ProtocolConfig
+from goae.config import ProtocolConfig, TrainConfig, claim_run
 from goae.evaluation.protocols import Task, draw_subset
 from goae.runs.protocol import run_protocol, weight_files
 
@@ -28,7 +28,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
 
 @pytest.fixture(scope="module")
 def given(overrides: list[str]) -> build.Given:
-    config = composed_as(ProtocolConfig, *overrides, name="eval_celebahq")
+    config = composed_as(ProtocolConfig, *overrides, "methods=[psp,e4e,ide3d]", name="eval_celebahq")
     return build.Given(
         weight_files(config),
         config.baselines,
@@ -79,6 +79,27 @@ def test_an_encoder_alone_is_the_same_without_its_second_stage(given: build.Give
     assert first.settings == second.settings
     views = [m.method.render(m.method.invert(tiny_images(1), tiny_labels(1)), tiny_labels(1)) for m in (first, second)]
     assert torch.equal(views[0].image, views[1].image)
+
+
+def test_a_rivals_run_is_of_that_method_and_generator(tmp_path: Path, overrides: list[str]) -> None:
+    config = composed_as(ProtocolConfig, *overrides, "methods=[psp]", name="eval_celebahq")
+    generator = tmp_path / "generator.safetensors"
+    for method in ("psp", "e4e"):
+        run = ["experiment=tiny", f"method={method}", f"paths.runs={tmp_path}", f"paths.generator={generator}"]
+        claim_run(composed_as(TrainConfig, *run))
+    config.rivals.psp = str(tmp_path / "tiny-e4e-seed0")
+    with pytest.raises(ValueError, match=r"rivals\.psp is .*, which is a run of method=e4e"):
+        weight_files(config)
+    config.rivals.psp = str(tmp_path / "tiny-psp-seed0")
+    generator.write_bytes(b"another")
+    with pytest.raises(ValueError, match="codes mean nothing to another generator"):
+        weight_files(config)
+    generator.write_bytes(Path(config.generator_path).read_bytes())
+    with pytest.raises(FileNotFoundError, match="stage `encoder` of this run has not finished"):
+        weight_files(config)
+    encoder = tmp_path / "tiny-psp-seed0" / "encoder.safetensors"
+    encoder.write_bytes(b"weights")
+    assert weight_files(config).rivals == {"psp": str(encoder)}
 
 
 def test_a_subset_is_drawn_over_persons_first() -> None:
