@@ -18,6 +18,7 @@ from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.meters import METERS
+from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.protocols import PROTOCOLS
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
@@ -387,6 +388,31 @@ class SetsConfig:
 
 
 @dataclass
+class RivalsConfig:
+    """The rivals' weights: for each the folder of a run, or the encoder.safetensors of one."""
+
+    psp: str = ""
+    e4e: str = ""
+    ide3d: str = ""
+    parts_path: str = ""  # weights of the network of part labels that ide3d was trained with; empty: shipped or cached
+
+
+@dataclass
+class SubsetConfig:
+    """How many inversions methods that optimise make, drawn by the seed over as many persons as there are; 0: all."""
+
+    input_view: int = 0
+    side: int = 0  # novel views, of each group of inputs that are not frontal
+    front: int = 0
+    seed: int = 0
+    timing_images: int = 3  # in the place of the protocol's, after one uncounted inversion
+
+    def __post_init__(self) -> None:
+        if min(self.input_view, self.side, self.front, self.timing_images) < 0:
+            raise ValueError("subset has a number below 0; expected at least 0 everywhere")
+
+
+@dataclass
 class ProtocolConfig:
     """scripts/eval_celebahq.py and scripts/eval_mead.py: methods on a test set by one of the paper's protocols."""
 
@@ -400,7 +426,7 @@ class ProtocolConfig:
     yaws: list[float] = field(default_factory=lambda: [-60.0, -30.0, 0.0, 30.0, 60.0])  # novel_view: of view 0, 1, ...
     inputs: list[float] = field(default_factory=lambda: [60.0, 0.0])  # novel_view: absolute yaws of inverted views
     num_inputs: int = 0  # inversions, the first of the set; 0: all
-    methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build.py: METHODS
+    methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build/methods.py
     run: str = ""  # a trained run below `runs`; the three files below go before it
     runs: str = "runs"
     generator_path: str = ""
@@ -409,6 +435,9 @@ class ProtocolConfig:
     preset_name: str = ""  # paper | official; empty: what the refiner was trained with
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     batch_size: int = 4
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)  # of the methods that optimise
+    subset: SubsetConfig = field(default_factory=SubsetConfig)  # the inputs of the methods that optimise
     resamples: int = 1000  # of persons, for the intervals
     timing_images: int = 20  # input_view: images over which the time of one inversion is the median; 0: no timing
     warm_up: int = 3  # uncounted inversions before
@@ -443,6 +472,57 @@ class ProtocolConfig:
     def folder(self) -> Path:
         """Where results go."""
         return Path(self.output) if self.output else Path(self.runs) / self.run / self.protocol
+
+
+@dataclass
+class RowsConfig:
+    """Runs below `runs` that the rows of the paper's tables come from; numbers of several are averaged."""
+
+    full: list[str] = field(default_factory=list)  # Ours-w+, Ours, w/ D_Wc and w/ L_BG, w/ AFA
+    optimization: list[str] = field(default_factory=list)  # whose generator and encoder PTI and Pose Opt. use
+    psp: list[str] = field(default_factory=list)
+    e4e: list[str] = field(default_factory=list)
+    ide3d: list[str] = field(default_factory=list)
+    no_adv_no_bg: list[str] = field(default_factory=list)  # Table 2: w/o D_Wc, w/o L_BG
+    no_adv: list[str] = field(default_factory=list)  # w/o D_Wc, w/ L_BG
+    no_bg: list[str] = field(default_factory=list)  # w/ D_Wc, w/o L_BG
+    no_mix: list[str] = field(default_factory=list)  # shown without the mix, whatever they were trained with
+    conv: list[str] = field(default_factory=list)  # Table 3
+    experiment: str = ""  # of train.py, for the commands that make missing runs
+    camera: str = ""  # of train_camera.py
+
+
+@dataclass
+class TablesConfig(ProtocolConfig):
+    """scripts/tables.py: a table of the paper, or its claims; what is missing is measured with the protocols' keys.
+
+    `protocol`, `methods` and `run` follow from the table; `output` is where its files go.
+    """
+
+    table: int = 0  # 1 | 2 | 3
+    claims: bool = False  # write the page of claims from the tables that are there
+    partial: bool = False  # write a table that lacks rows, and say so in it
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    records: str = "goae/assets/mini/metrics.json"  # world mini: what check_meters.py found of the meters
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.table not in (0, *TABLES):
+            raise ValueError(f"table is {self.table}; expected one of {', '.join(map(str, TABLES))}")
+        if not self.table and not self.claims:
+            raise ValueError("give table=1, 2 or 3, or claims=true")
+        if self.generator_path:
+            raise ValueError("tables are made of runs, rows.*; generator_path and the other two files have no place")
+
+    @property
+    def folder(self) -> Path:
+        """Where the tables go."""
+        return Path(self.output) if self.output else Path("docs/results") / self.world_name
+
+    def protocol_config(self, protocol: str, run: str, methods: list[str]) -> ProtocolConfig:
+        """How methods of a run are measured, in that run's folder."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ProtocolConfig)}
+        return ProtocolConfig(**values | {"protocol": protocol, "run": run, "methods": methods, "output": ""})
 
 
 StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages
@@ -481,6 +561,7 @@ def register() -> None:
     store.store(name="figures_schema", node=FiguresConfig)
     store.store(name="bench_schema", node=BenchConfig)
     store.store(name="protocol_schema", node=ProtocolConfig)
+    store.store(name="tables_schema", node=TablesConfig)
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:

@@ -41,7 +41,7 @@ def load_inverter(
     """
     if not isinstance(generator, TriPlaneGenerator):
         generator = checkpoint.load(generator)
-    encoding = _encoder(Path(encoder), generator, allow_unexpected)
+    encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
     afa, trained_with = _refiner(Path(refiner), allow_unexpected)
     config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
     goae = GOAE(generator, encoding, afa, config)
@@ -58,7 +58,9 @@ def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
     save_model(afa, path, goae=asdict(config))
 
 
-def _encoder(path: Path, generator: TriPlaneGenerator, allow_unexpected: bool) -> Encoder:
+def load_encoder(file: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:
+    """GOAE's encoder alone, on the CPU; arguments and errors as of `load_inverter`."""
+    path = Path(file)
     if not is_stored(path):
         encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
         published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 MISSING = "–"
 ARROWS = {"higher": "↑", "lower": "↓"}
 Measured = Mapping[str, Mapping[str, float | None]]
+Details = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -248,30 +249,46 @@ def best_methods(values: Mapping[str, float | None], categories: Mapping[str, Se
     return best
 
 
-def markdown_table(table: PaperTable, measured: Measured, *, protocol: Sequence[str] = ()) -> str:
-    """The paper's row of every method, and a measured row below it; the best of each category and source is bold.
+def markdown_table(
+    table: PaperTable, measured: Measured, *, protocol: Sequence[str] = (), details: Details | None = None
+) -> str:
+    """The table with its footnotes; arguments and errors as of `table_cells`."""
+    header, *rows = table_cells(table, measured, protocol=protocol, details=details)
+    lines = [_line(header), _line(["---"] * 3 + ["---:"] * (len(header) - 3)), *map(_line, rows)]
+    notes = table_notes(table, protocol)
+    parts = [f"**Table {table.number}.** {table.caption}.", "\n".join(lines), "  \n".join(notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table_cells(
+    table: PaperTable, measured: Measured, *, protocol: Sequence[str] = (), details: Details | None = None
+) -> list[list[str]]:
+    """A header; then the paper's row of every method, and a measured row below it; the best of each category is bold.
 
     Args:
         measured: method -> column -> value; a method, a column or a value (None) that is missing is printed as "–".
         protocol: footnotes on how the measured numbers were made, attached to the word `measured`.
+        details: method -> column -> what stands behind a measured value, such as its interval.
     Raises: ValueError if `measured` names a method or a column that the table does not have.
     """
     _check_measured(table, measured)
     marks = {cell: i for i, note in enumerate(table.footnotes, 1) for cell in note.cells}
     letters = ",".join(chr(ord("a") + i) for i in range(len(protocol)))
     source = "measured" + (f"<sup>{letters}</sup>" if letters else "")
-    headings = [f"{c.group}: {c.heading} {ARROWS[c.better]}" for c in table.columns]
-    lines = [_line(["Category", "Method", "Source", *headings]), _line(["---"] * 3 + ["---:"] * len(headings))]
-    ours = {m: [_measured_cell(table, measured, m, c) for c in table.columns] for m in table.rows}
+    rows = [["Category", "Method", "Source", *(f"{c.group}: {c.heading} {ARROWS[c.better]}" for c in table.columns)]]
     for category, methods in table.categories.items():
         for method in methods:
+            behind = (details or {}).get(method, {})
             paper = [_paper_cell(table, method, c, marks.get((method, c.name))) for c in table.columns]
-            lines.append(_line([category, method, "paper", *paper]))
-            lines.append(_line([category, method, source, *ours[method]]))
+            ours = [_measured_cell(table, measured, method, c) + behind.get(c.name, "") for c in table.columns]
+            rows += [[category, method, "paper", *paper], [category, method, source, *ours]]
+    return rows
+
+
+def table_notes(table: PaperTable, protocol: Sequence[str] = ()) -> list[str]:
+    """The footnotes: on doubtful printed numbers, then on how the measured ones were made."""
     notes = [f"<sup>{i}</sup> {_explain(note)}" for i, note in enumerate(table.footnotes, 1)]
-    notes += [f"<sup>{chr(ord('a') + i)}</sup> {text}" for i, text in enumerate(protocol)]
-    parts = [f"**Table {table.number}.** {table.caption}.", "\n".join(lines), "  \n".join(notes)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return notes + [f"<sup>{chr(ord('a') + i)}</sup> {text}" for i, text in enumerate(protocol)]
 
 
 def _check_measured(table: PaperTable, measured: Measured) -> None:

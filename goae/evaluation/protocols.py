@@ -80,10 +80,24 @@ def novel_view_tasks(people: People, yaws: Sequence[float], inputs: Sequence[flo
     return tasks
 
 
-def chunks(num_tasks: int, size: int, done: set[int]) -> list[range]:
+def draw_subset(tasks: Sequence[Task], counts: Mapping[str, int], seed: int) -> list[int]:
+    """Numbers of tasks, in order, `counts[group]` of each group, drawn over as many persons as there are; 0: all."""
+    drawn: list[int] = []
+    rng = torch.Generator().manual_seed(seed)
+    for group in dict.fromkeys(task.group for task in tasks):
+        members = [i for i, task in enumerate(tasks) if task.group == group]
+        shuffled = [members[i] for i in torch.randperm(len(members), generator=rng).tolist()]
+        seen: dict[int, int] = {}
+        turn = {}
+        for i in shuffled:  # the first task of every person goes before anyone's second
+            turn[i] = seen[tasks[i].person] = seen.get(tasks[i].person, 0) + 1
+        drawn += sorted(shuffled, key=turn.__getitem__)[: counts[group] or None]
+    return sorted(drawn)
+
+
+def chunks(numbers: Sequence[int], size: int, done: set[int]) -> list[Sequence[int]]:
     """Batches of task numbers that are not all done, always cut at the same places, so that no batch changes size."""
-    starts = range(0, num_tasks, size)
-    cut = [range(start, min(start + size, num_tasks)) for start in starts]
+    cut = [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return [chunk for chunk in cut if not set(chunk) <= done]
 
 
@@ -92,7 +106,7 @@ def measure_method(
     method: Method[Any],
     images: PosedImages,
     tasks: Sequence[Task],
-    todo: Sequence[range],
+    todo: Sequence[Sequence[int]],
     measures: Measures,
     results: Results,
     *,
@@ -135,7 +149,7 @@ def measure_method(
 def measure_images(
     images: PosedImages,
     numbers: Sequence[int],
-    todo: Sequence[range],
+    todo: Sequence[Sequence[int]],
     measures: Measures,
     results: Results,
     *,
@@ -214,6 +228,16 @@ def paired_differences(
         estimates = mean_intervals(a - b, persons, num=resamples)
         found[group or "input"] = {n: as_estimate(e, v) for n, e, v in zip(columns, estimates, (a - b).T, strict=True)}
     return found
+
+
+def of_tasks(rows: Sequence[Row], tasks: set[str]) -> list[int]:
+    """Places of the rows whose task is among `tasks`."""
+    return [i for i, row in enumerate(rows) if row["task"] in tasks]
+
+
+def common_tasks(methods: Sequence[Sequence[Row]]) -> set[str]:
+    """The tasks that every method has rows of."""
+    return set.intersection(*({row["task"] for row in rows} for rows in methods))
 
 
 def as_table(rows: Sequence[Row], columns: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,18 @@ class Results:
         self.folder, self.name = folder, name
         self.columns, self.width, self.places = (*KEY, *columns), width, places
 
+    @classmethod
+    def open(cls, folder: Path, name: str) -> "Results":
+        """What is stored and merged there, to be read. Raises: FileNotFoundError if it is not."""
+        paths = [folder / f"{name}.csv", folder / f"{name}.features"]
+        for path in paths:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} does not exist; measure {name} first")
+        with paths[0].open() as file:
+            header, *rows = csv.reader(file)
+        width = paths[1].stat().st_size // (4 * len(rows)) - len(KEY) if rows else 0
+        return cls(folder, name, header[len(KEY) :], width=width, places=1)
+
     @property
     def csv_path(self) -> Path:
         """All rows, in the order of the tasks, once they are merged."""

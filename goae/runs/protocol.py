@@ -1,11 +1,12 @@
 """Measure methods by one of the paper's protocols: resumable, in one process or several, with the same results."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -21,10 +22,13 @@ from goae.evaluation.protocols import (
     People,
     Task,
     chunks,
+    common_tasks,
+    draw_subset,
     input_view_tasks,
     measure_images,
     measure_method,
     novel_view_tasks,
+    of_tasks,
     paired_differences,
     summarize_method,
 )
@@ -36,16 +40,42 @@ from goae.runs.setup import launch, trained
 PEOPLE = ("person", "expression", "view")
 
 
+class Finished(NamedTuple):
+    """What a protocol has measured."""
+
+    results: dict[str, Results]  # of each method
+    images: Results  # of the images themselves
+    columns: list[str]  # the numbers
+    settings: dict[str, Any]  # what all rows depend on; of the first process alone
+
+
 def run_protocol(config: ProtocolConfig) -> Path:
-    """Write `<method>.csv`, one row per shown image, and `summary.json` into the results' folder; returns the latter.
+    """Write `<method>.csv`, one row per shown image, and `summary.json` into the results' folder; returns this."""
+    fabric = launch(config)
+    found = measure(config, fabric)
+    if fabric.is_global_zero:
+        write_json(
+            summary(config, found.results, found.images, found.columns, found.settings), config.folder / "summary.json"
+        )
+    fabric.barrier()
+    return config.folder / "summary.json"
+
+
+def measure(config: ProtocolConfig, fabric: Fabric) -> Finished:
+    """Make what is missing of the rows and times of all methods.
 
     Rows that are there are kept, if they were made with the same settings.
     """
-    fabric = launch(config)
     images, tasks = open_tasks(config)
     networks = build.build_meters(config.metrics, config.pseudo_depth.of(config.protocol), fabric.device)
     measures = Measures(networks, resolution=config.metric_resolution, grid=config.metrics.grid)
-    given = build.Given(**weight_files(config), preset=config.preset_name, device=fabric.device)
+    given = build.Given(
+        weight_files(config),
+        config.baselines,
+        lpips=config.metrics.lpips,
+        lpips_path=config.metrics.lpips_path,
+        device=fabric.device,
+    )
     tested = {name: build.build_method(name, given) for name in config.methods}
     width = measures.width(fabric.device)
     columns = [*COLUMNS, *measures.columns, "failed"]
@@ -57,14 +87,19 @@ def run_protocol(config: ProtocolConfig) -> Path:
     targets = sorted({i for task in tasks for i in task.targets})
     real = Results(config.folder, "images", ["target"], width=width, places=1)
     done = prepare(real, shared, fabric)
-    todo = chunks(len(targets), config.batch_size, done)[fabric.global_rank :: fabric.world_size]
+    todo = chunks(range(len(targets)), config.batch_size, done)[fabric.global_rank :: fabric.world_size]
     measure_images(images, targets, todo, measures, real, rank=fabric.global_rank, device=fabric.device)
     finish(real, fabric)
 
     results = {name: Results(config.folder, name, columns, width=width, places=places) for name in config.methods}
     for name, method in tested.items():
-        done = prepare(results[name], shared | {"method": name} | method.settings, fabric)
-        todo = chunks(len(tasks), config.batch_size, done)[fabric.global_rank :: fabric.world_size]
+        settings, numbers = shared | {"method": name} | method.settings, drawn_tasks(config, tasks, method)
+        if len(numbers) < len(tasks):
+            settings |= {"subset": [tasks[i].source for i in numbers]}
+        done = prepare(results[name], settings, fabric)
+        todo = chunks(numbers, 1 if method.one_by_one else config.batch_size, done)[
+            fabric.global_rank :: fabric.world_size
+        ]
         with Progress(console=Console(stderr=True), disable=not fabric.is_global_zero) as bar:
             shown = bar.add_task(name, total=sum(len(chunk) for chunk in todo))
             measure_method(
@@ -83,10 +118,7 @@ def run_protocol(config: ProtocolConfig) -> Path:
         if fabric.is_global_zero and config.protocol == "input_view" and config.timing_images:
             time_method(config, name, method, images, fabric.device)
         fabric.barrier()
-    if fabric.is_global_zero:
-        write_json(summary(config, results, real, measures.columns, shared), config.folder / "summary.json")
-    fabric.barrier()
-    return config.folder / "summary.json"
+    return Finished(results, real, measures.columns, shared)
 
 
 def open_tasks(config: ProtocolConfig) -> tuple[PosedImages, list[Task]]:
@@ -112,17 +144,58 @@ def open_tasks(config: ProtocolConfig) -> tuple[PosedImages, list[Task]]:
     return images, tasks[: config.num_inputs or None]
 
 
-def weight_files(config: ProtocolConfig) -> dict[str, str]:
-    """Generator, encoder and refiner: the files that were given, or those of the run."""
+def drawn_tasks(config: ProtocolConfig, tasks: Sequence[Task], tested: build.Tested) -> Sequence[int]:
+    """Numbers of the tasks that a method is measured on."""
+    if not tested.optimises:
+        return range(len(tasks))
+    subset = config.subset
+    counts = {"": subset.input_view, "0": subset.front}
+    groups = {task.group for task in tasks}
+    return draw_subset(tasks, {group: counts.get(group, subset.side) for group in groups}, subset.seed)
+
+
+def weight_files(config: ProtocolConfig) -> build.Weights:
+    """The files that were given, or those of the run; a rival's run has its own encoder and none of GOAE's."""
+    rivals = {name: rival_file(config, name) for name in config.methods if getattr(config.rivals, name, "")}
+    parts = config.rivals.parts_path
     if config.generator_path:
-        return {
-            "generator": config.generator_path,
-            "encoder": config.encoder_path,
-            "refiner": config.refiner_path,
-        }
+        files = config.generator_path, config.encoder_path, config.refiner_path
+        return build.Weights(*files, preset=config.preset_name, rivals=rivals, parts=parts)
     run = load_run(Path(config.runs) / config.run, TrainConfig)
-    files = {name: str(trained(run, name)) for name in ("encoder", "refiner")}
-    return {"generator": run.paths.generator} | files
+    if run.method != "goae":
+        rivals[run.method] = str(trained(run, "encoder"))
+        return build.Weights(run.paths.generator, rivals=rivals, parts=parts)
+    refiner = run.run_dir / "refiner.safetensors"  # missing: encoders alone are measured
+    files = run.paths.generator, str(trained(run, "encoder")), str(refiner) if refiner.exists() else ""
+    return build.Weights(*files, preset=config.preset_name, rivals=rivals, parts=parts)
+
+
+def rival_file(config: ProtocolConfig, name: str) -> str:
+    """The encoder's file of rivals.<name>, which may be the folder of a run.
+
+    Raises: ValueError if the run is one of another method; FileNotFoundError if its stage has not finished.
+    """
+    path = Path(getattr(config.rivals, name))
+    if not path.is_dir():
+        return str(path)
+    run = load_run(path, TrainConfig)
+    if run.method != name:
+        raise ValueError(f"rivals.{name} is {path}, which is a run of method={run.method}")
+    own = config.generator_path or load_run(Path(config.runs) / config.run, TrainConfig).paths.generator
+    if file_hash(own) != file_hash(run.paths.generator):
+        raise ValueError(
+            f"rivals.{name} is {path}, which was trained on the generator {run.paths.generator}, but {own} is "
+            "measured; codes mean nothing to another generator"
+        )
+    file = path / "encoder.safetensors"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist: stage `encoder` of this run has not finished")
+    return str(file)
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def settings_of(
@@ -168,13 +241,18 @@ def time_method(
     """Write `<method>.time.json`, unless it is there."""
     path = config.folder / f"{name}.time.json"
     wanted = {"timing_images": config.timing_images, "warm_up": config.warm_up}
+    if tested.optimises:
+        wanted = {"timing_images": config.subset.timing_images, "warm_up": min(1, config.warm_up)}
+    if not wanted["timing_images"]:
+        return
     if path.exists():
         stored = json.loads(path.read_text())
         if {key: stored.get(key) for key in wanted} == wanted:
             return
-    samples = [images[i] for i in range(min(config.timing_images, len(images)))]
-    found = inversion_seconds(tested.method, samples, warm_up=config.warm_up, device=device, steps=tested.steps)
-    write_json(found | wanted | machine(device), path)
+    samples = [images[i] for i in range(min(wanted["timing_images"], len(images)))]
+    found = inversion_seconds(tested.method, samples, warm_up=wanted["warm_up"], device=device, steps=tested.steps)
+    iterations = {} if tested.iterations is None else {"iterations_at_most": tested.iterations}
+    write_json(found | wanted | iterations | machine(device), path)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -198,10 +276,22 @@ def summary(
             methods[name]["seconds"] = json.loads(path.read_text())
             methods[name]["table"]["time"] = methods[name]["seconds"]["time"]
     names = list(results)
-    differences = {
-        f"{second} - {first}": paired_differences(read[second][0], read[first][0], columns, resamples=config.resamples)
-        for i, first in enumerate(names)
-        for second in names[i + 1 :]
-    }
+    differences = {}
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            pair = read[second][0], read[first][0]
+            tasks = common_tasks(pair)
+            a, b = ([rows[k] for k in of_tasks(rows, tasks)] for rows in pair)
+            differences[f"{second} - {first}"] = paired_differences(a, b, columns, resamples=config.resamples)
     head = {"protocol": config.protocol, "world": config.world_name, "settings": settings}
-    return head | {"methods": methods, "differences": differences}
+    whole = head | {"methods": methods, "differences": differences}
+    shared = common_tasks([rows for rows, _ in read.values()])
+    if any({row["task"] for row in rows} != shared for rows, _ in read.values()):
+        on_subset: dict[str, Any] = {}
+        for name, (rows, features) in read.items():
+            chosen = of_tasks(rows, shared)
+            on_subset[name] = summarize_method(
+                [rows[k] for k in chosen], features[chosen], by_name, columns, resamples=config.resamples
+            )
+        whole["subset"] = {"num_inputs": len(shared), "methods": on_subset}
+    return whole

@@ -65,13 +65,18 @@ def tiny_labels(batch: int = 2) -> Tensor:
     return join_label(pose_from_angles(torch.linspace(-0.3, 0.4, batch), 0.1), intrinsics)
 
 
-def tiny_rival(method: str, generator: TriPlaneGenerator | None = None) -> LatentInverter:
-    """psp, e4e or ide3d before the tiny generator, in evaluation mode; parts are darker, middle and brighter pixels."""
+def tiny_rival(
+    method: str, generator: TriPlaneGenerator | None = None, *, parser: PartParser | None = None
+) -> LatentInverter:
+    """psp, e4e or ide3d before the tiny generator, in evaluation mode.
+
+    `parser` is ide3d's; None: parts are darker, middle and brighter pixels.
+    """
     generator = generator or tiny_generator()
     sizes = restore(RivalConfig, tiny_values("rival")), generator.num_ws, generator.config.w_dim
     encoder: PSPEncoder | E4EEncoder | IDE3DEncoder
     if method == "ide3d":
-        encoder = IDE3DEncoder(*sizes, BRIGHTNESS)
+        encoder = IDE3DEncoder(*sizes, parser or BRIGHTNESS)
     else:
         encoder = {"psp": PSPEncoder, "e4e": E4EEncoder}[method](*sizes)
     seeded_weights(encoder, equalized=False)

@@ -68,8 +68,8 @@ def test_input_views_are_their_own_targets() -> None:
 
 
 def test_batches_keep_their_place_and_the_last_is_kept() -> None:
-    assert chunks(7, 3, set()) == [range(0, 3), range(3, 6), range(6, 7)]
-    assert chunks(7, 3, {0, 1, 2, 4, 6}) == [range(3, 6)]  # as a whole, since its size decides rounding
+    assert chunks(range(7), 3, set()) == [range(0, 3), range(3, 6), range(6, 7)]
+    assert chunks(range(7), 3, {0, 1, 2, 4, 6}) == [range(3, 6)]  # as a whole, since its size decides rounding
 
 
 def rows(values: list[float], groups: list[str], persons: list[int]) -> list[dict[str, str]]:

@@ -14,18 +14,14 @@ import numpy as np
 import pytest
 import torch
 from composing import composed_as
-from eg3d import checkpoint
-from safetensors.torch import save_file
-from tiny import tiny_goae
+from protocols import tiny_protocol
 from torch import Tensor
 
 from goae import build
 from goae.config import ProtocolConfig
-from goae.data.mini import SplitConfig, write_split
 from goae.evaluation.image_metrics import psnr, ssim
 from goae.evaluation.runner import Method
-from goae.extractors import lpips
-from goae.loading import load_inverter, save_encoder, save_refiner
+from goae.loading import load_inverter, save_encoder
 from goae.models.goae import View
 from goae.runs.protocol import open_tasks, run_protocol
 
@@ -36,31 +32,7 @@ NUMBERS = {"mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "geo", "depth"}
 @pytest.fixture(scope="module")
 def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list[str]:
     """Weights of a tiny GOAE, a random perceptual trunk, and data of 32²: a person with five faces from five views."""
-    folder = tmp_path_factory.mktemp("protocol")
-    goae = tiny_goae()
-    checkpoint.save(goae.generator, folder / "generator.safetensors")
-    save_encoder(goae.encoder, folder / "encoder.safetensors")
-    save_refiner(goae.afa, goae.config, folder / "refiner.safetensors")
-    torch.manual_seed(0)
-    trunk = {n: t for n, t in lpips.build("alex").state_dict().items() if n.startswith("net.")}
-    save_file({n: t.contiguous() for n, t in trunk.items()}, folder / "trunk.safetensors")
-    multiview = folder / "multiview.zip"
-    write_split(SplitConfig("multiview", 25, 0, 32), multiview, workers=1, progress=lambda done: None)
-    return [
-        *[f"{name}_path={folder / name}.safetensors" for name in ("generator", "encoder", "refiner")],
-        f"metrics.lpips_path={folder / 'trunk.safetensors'}",
-        "metrics.identity_independent=none",
-        f"images.input_view={tiny_data}",
-        f"images.novel_view={multiview}",
-        "resolution=32",
-        "metric_resolution=32",
-        "metrics.grid=16",
-        "batch_size=5",
-        "resamples=50",
-        "timing_images=2",
-        "warm_up=1",
-        "device=cpu",
-    ]
+    return tiny_protocol(tmp_path_factory.mktemp("protocol"), tiny_data)
 
 
 def configured(script: str, output: Path, overrides: list[str], *more: str) -> ProtocolConfig:
@@ -136,11 +108,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     state: dict[str, Any] = {"stop": None, "made": []}
 
     def make(given: build.Given) -> build.Tested:
-        found = build._w_plus(given)
+        found = build.methods._w_plus(given)
         state["made"].append(Counted(found.method, state["stop"]))
         return build.Tested(state["made"][-1], found.settings)
 
-    monkeypatch.setattr(build, "METHODS", {"w_plus": make})
+    monkeypatch.setattr(build.methods, "METHODS", {"w_plus": make})
     yield state
 
 
@@ -233,14 +205,16 @@ def test_what_could_not_be_measured_is_counted(tmp_path: Path, overrides: list[s
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("methods=[full,pti]", "methods has 'pti'; expected some of w_avg, w_plus, full"),
+        ("methods=[full,hfgi]", "methods has 'hfgi'; expected some of w_avg, w_plus, full, no_mix, psp"),
+        ("methods=[e4e]", "methods has e4e, but rivals.e4e is empty"),
+        ("methods=[pose_opt]", "camera.safetensors"),
         ("metrics.geometry=folder", "pseudo_depth names none"),
         ("metrics.geometry=stereo", "expected true, folder, mini or none"),
         ("metrics.features=vgg11", "distribution.features is 'vgg11'"),
     ],
 )
 def test_wrong_choices_are_named(override: str, named: str, tmp_path: Path, overrides: list[str]) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         run_protocol(configured("eval_celebahq", tmp_path, overrides, override))
 
 

@@ -1,0 +1,138 @@
+"""The paper's tables from runs: measure what is missing, then write; and the page of claims."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from goae.config import TablesConfig
+from goae.evaluation.claims import claims_page
+from goae.evaluation.meters import footnotes
+from goae.evaluation.paper_tables import TABLES
+from goae.evaluation.records import read_records
+from goae.evaluation.table_pages import write_pages
+from goae.evaluation.tables import SOURCES, Measured, Source, meters_of, protocols_of, read_stored, table_json
+from goae.runs.protocol import measure
+from goae.runs.setup import launch
+
+TRAINED = {  # overrides of train.py that make a row's run
+    "psp": "method=psp",
+    "e4e": "method=e4e",
+    "ide3d": "method=ide3d",
+    "no_adv_no_bg": "stage=encoder stages.encoder.adv=0 stages.encoder.bg=0",
+    "no_adv": "stage=encoder stages.encoder.adv=0",
+    "no_bg": "stage=encoder stages.encoder.bg=0",
+    "conv": "afa.variant=conv",
+}
+REFINED = ("full", "no_mix")  # methods that need the second stage
+
+
+def make_tables(config: TablesConfig) -> list[Path]:
+    """Write `table<n>.json`, .md, .csv and .html, `claims.md`, or both; returns what was written."""
+    written = []
+    if config.table:
+        fabric = launch(config)
+        whole = make_table(config, fabric)
+        if fabric.is_global_zero:
+            written += write_pages(TABLES[config.table], whole, config.folder)
+        fabric.barrier()
+    if config.claims:
+        written.append(make_claims(config))
+    return written
+
+
+def make_table(config: TablesConfig, fabric: Fabric) -> dict[str, Any]:
+    """Measure what is missing of a table's rows. Returns: its JSON.
+
+    Raises: ValueError listing what to do for each row that has no weights, unless `partial`.
+    """
+    table, sources = TABLES[config.table], SOURCES[config.table]
+    missing = {name: todo for name, source in sources.items() if (todo := missing_weights(config, source))}
+    if config.world_name == "mini" and not Path(config.records).exists():
+        missing["meters"] = f"{config.records} does not exist: `python scripts/check_meters.py`"
+    if missing and not config.partial:
+        told = "; ".join(f"{name}: {todo}" for name, todo in missing.items())
+        raise ValueError(f"Table {table.number} lacks {told}. To write it without these, give partial=true")
+    present = {name: source for name, source in sources.items() if name not in missing}
+    for protocol in protocols_of(table):
+        for run in dict.fromkeys(run for source in present.values() for run in runs_of(config, source)):
+            methods = [s.method for s in present.values() if run in runs_of(config, s)]
+            measure(config.protocol_config(protocol, run, list(dict.fromkeys(methods))), fabric)
+    rows: dict[str, Measured] = {name: {} for name in table.rows}
+    for name, source in present.items():
+        rows[name] = {
+            protocol: [
+                read_stored(config.protocol_config(protocol, run, [source.method]).folder, source.method)
+                for run in runs_of(config, source)
+            ]
+            for protocol in protocols_of(table)
+        }
+    how = {"world": config.world_name, "resamples": config.resamples} | meter_notes(config, rows)
+    return table_json(table, rows, missing, how, resamples=config.resamples)
+
+
+def runs_of(config: TablesConfig, source: Source) -> list[str]:
+    """Names of the runs that a row is made of."""
+    runs: list[str] = getattr(config.rows, source.runs)
+    return runs
+
+
+def missing_weights(config: TablesConfig, source: Source) -> str:
+    """What a row lacks, with the command that makes it; empty if nothing."""
+    runs = runs_of(config, source)
+    if not runs:
+        return f"rows.{source.runs} names no run"
+    found = []
+    for run in runs:
+        folder = Path(config.runs) / run
+        files = ["config.yaml"] if source.method == "pti" else ["config.yaml", "encoder.safetensors"]
+        files += ["refiner.safetensors"] if source.method in REFINED else []
+        absent = [str(folder / file) for file in files if not (folder / file).exists()]
+        if absent:
+            found.append(f"no {' and '.join(absent)}: `{train_command(config, source.runs, run)}`")
+    regressor = config.baselines.regressor
+    if source.method == "pose_opt" and not Path(regressor).is_file():
+        found.append(
+            f"no {regressor or 'baselines.regressor'}: `python scripts/train_camera.py experiment={config.rows.camera}`"
+        )
+    return ", ".join(found)
+
+
+def train_command(config: TablesConfig, key: str, run: str) -> str:
+    """The command that makes the run of a row."""
+    seed = re.search(r"-seed(\d+)$", run)
+    words = ["python scripts/train.py", f"experiment={config.rows.experiment}", TRAINED.get(key, "")]
+    words += [f"seed={seed[1]}" if seed and seed[1] != "0" else "", f"run={run}"]
+    return " ".join(word for word in words if word)
+
+
+def meter_notes(config: TablesConfig, rows: dict[str, Measured]) -> dict[str, Any]:
+    """What check_meters.py says about the meters of the table; of the mini world, whose images it is about."""
+    runs = [run for measured in rows.values() for found in measured.values() for run in found]
+    if config.world_name != "mini" or not runs:
+        return {"uninformative": [], "meter_notes": []}
+    meters = meters_of(TABLES[config.table], runs[0].settings["metrics"])
+    if not Path(config.records).exists():
+        note = "Whether the meters can tell people of these images apart was not checked (scripts/check_meters.py)."
+        return {"uninformative": [], "meter_notes": [note]}
+    notes = footnotes(read_records(Path(config.records)), dict.fromkeys(meters.values()))
+    bad = [column for column, meter in meters.items() if meter in notes]
+    return {"uninformative": bad, "meter_notes": list(notes.values())}
+
+
+def make_claims(config: TablesConfig) -> Path:
+    """Write `claims.md` from the tables of the folder.
+
+    Raises: FileNotFoundError if there is none.
+    """
+    paths = {number: config.folder / f"table{number}.json" for number in TABLES}
+    tables = {number: json.loads(path.read_text()) for number, path in paths.items() if path.exists()}
+    if not tables:
+        raise FileNotFoundError(
+            f"{config.folder} has no table1.json to table3.json; run `python scripts/tables.py table=1`"
+        )
+    path = config.folder / "claims.md"
+    path.write_text(claims_page(tables, config.world_name))
+    return path

@@ -1,0 +1,217 @@
+"""Tables from made-up stored results: cells against hand-computed ones, subsets, several runs, pages."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from goae.evaluation.distribution import frechet_distance
+from goae.evaluation.intervals import mean_interval
+from goae.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLES
+from goae.evaluation.protocols import COLUMNS
+from goae.evaluation.results import Results
+from goae.evaluation.table_pages import csv_page, html_page, markdown_page
+from goae.evaluation.tables import SOURCES, Measured, meters_of, protocols_of, read_stored, split_column, table_json
+
+METRICS = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "id_independent", "geo", "depth")
+SETTINGS: dict[str, Any] = {
+    "images_sha256": "0",
+    "num_tasks": 8,
+    "resolution": 64,
+    "metric_resolution": 64,
+    "device": "cpu",
+    "metrics": {
+        "lpips": "alex",
+        "identity": "mini",
+        "identity_independent": "face_resnet",
+        "geometry": "true",
+        "features": "mini",
+    },
+}
+HOW: dict[str, Any] = {"world": "mini", "resamples": 50, "uninformative": ["lpips"], "meter_notes": ["LPIPS: poor."]}
+
+
+def value(method: str, metric: str, task: int, place: int, shift: float = 0.0) -> float:
+    """Different for every method, metric, task and place."""
+    return shift + len(method) / 10 + METRICS.index(metric) + task / 100 + place / 1000
+
+
+def store(
+    folder: Path, method: str, *, tasks: Sequence[int] = range(8), novel: bool = False, shift: float = 0.0
+) -> None:
+    """8 tasks of 4 persons; novel: two targets each, odd tasks from a side face."""
+    places = 2 if novel else 1
+    results = Results(folder, method, [*COLUMNS, *METRICS, "failed"], width=3, places=places)
+    images = Results(folder, "images", ["target"], width=3, places=1)
+    if not images.csv_path.exists():
+        images.claim(SETTINGS)
+        rng = torch.Generator().manual_seed(0)
+        rows = [{"task": i, "place": 0, "target": f"{i}.png"} for i in range(8)]
+        images.append(0, rows, torch.randn(8, 3, generator=rng))
+        images.merge()
+    results.claim(SETTINGS)
+    rng = torch.Generator().manual_seed(len(method))
+    for task in tasks:
+        rows = []
+        for place in range(places):
+            group = ("60" if task % 2 else "0") if novel else ""
+            facts = {"task": task, "place": place, "source": f"{task}.png", "target": f"{(task + place) % 8}.png"}
+            facts |= {"person": task // 2, "group": group, "yaw": "0", "failed": ""}
+            rows.append(facts | {m: repr(value(method, m, task, place, shift)) for m in METRICS})
+        results.append(0, rows, torch.randn(places, 3, generator=rng) + shift)
+    results.merge()
+    if not novel:
+        seconds = {"time": len(method) + shift, "timing_images": 2, "warm_up": 1, "threads": 1, "devices": ["a CPU"]}
+        extra = {"iterations_at_most": {"code": 450, "generator": 350}} if method == "pti" else {}
+        (folder / f"{method}.time.json").write_text(json.dumps(seconds | {"torch": "2"} | extra))
+
+
+def measured(
+    root: Path, number: int, *, absent: Sequence[str] = (), partial: Sequence[str] = ()
+) -> dict[str, Measured]:
+    """Every row of a table but `absent`; methods of `partial` have tasks 0, 1, 2 and 5 alone."""
+    rows: dict[str, Measured] = {name: {} for name in TABLES[number].rows}
+    for name, source in SOURCES[number].items():
+        if name not in absent:
+            rows[name] = {}
+            for protocol in protocols_of(TABLES[number]):
+                folder = root / source.runs / protocol
+                tasks = (0, 1, 2, 5) if source.method in partial else range(8)
+                if not (folder / f"{source.method}.csv").exists():
+                    store(folder, source.method, tasks=tasks, novel=protocol == "novel_view")
+                rows[name] = {**rows[name], protocol: [read_stored(folder, source.method)]}
+    return rows
+
+
+def cells_of(whole: dict[str, Any], method: str, part: str = "rows") -> dict[str, dict[str, Any]]:
+    return next(row["values"] for row in whole[part] if row["method"] == method)
+
+
+def test_cells_are_those_computed_by_hand(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 1)
+    whole = json.loads(json.dumps(table_json(TABLE_1, rows, {}, HOW, resamples=50), allow_nan=False))
+    ours = cells_of(whole, "Ours")
+    assert list(ours) == [c.name for c in TABLE_1.columns]
+    mse = [value("full", "mse", task, 0) for task in range(8)]
+    assert ours["mse"]["ours"] == pytest.approx(sum(mse) / 8) and ours["mse"]["paper"] == "0.0301"
+    expected = mean_interval(torch.tensor(mse), torch.arange(8) // 2, num=50)
+    assert (ours["mse"]["low"], ours["mse"]["high"]) == pytest.approx((expected.low, expected.high))
+    side = [value("full", "geo", task, place) for task in (1, 3, 5, 7) for place in (0, 1)]
+    assert ours["geo60"]["ours"] == pytest.approx(sum(side) / 8) and ours["geo60"]["num"] == 8
+    assert ours["time"] | {"paper": ""} == {
+        **{"ours": 4.0, "low": None, "high": None, "spread": None, "num": 2},
+        "paper": "",
+    }
+    stored = rows["Ours"]["novel_view"][0]
+    front = [i for i, row in enumerate(stored.rows) if row["group"] == "0"]
+    real = torch.stack([stored.real[stored.rows[i]["target"]] for i in front])
+    assert ours["fid0"]["ours"] == pytest.approx(frechet_distance(real, stored.features[front]))
+    assert ours["fid0"]["low"] is None
+    assert whole["protocol"]["novel_view"]["groups"]["60"]["num_persons"] == 4
+    assert not whole["subset_rows"]
+
+
+def test_differences_are_paired(tmp_path: Path) -> None:
+    whole = table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50)
+    assert not any(entry["column"] in ("fid", "time") for entry in whole["differences"])
+    store(tmp_path / "other", "full", shift=0.25)
+    rows = measured(tmp_path, 3)
+    rows["w/ AFA"] = {"input_view": [read_stored(tmp_path / "other", "full")]}
+    whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
+    found = {entry["column"]: entry for entry in whole["differences"]}
+    assert set(found) == {"psnr", "ssim", "mse", "lpips", "id", "geo"}
+    assert (found["psnr"]["first"], found["psnr"]["second"]) == ("w/ AFA", "w/ conv")
+    ends = [found["psnr"][key] for key in ("mean", "low", "high")]
+    assert ends == pytest.approx([0.25] * 3)  # the same gain on every image
+
+
+def test_runs_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    store(tmp_path / "second", "full", shift=0.5)
+    first = rows["w/ AFA"]["input_view"][0]
+    rows["w/ AFA"] = {"input_view": [first, read_stored(tmp_path / "second", "full")]}
+    whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
+    found, single = cells_of(whole, "w/ AFA")["id"], cells_of(whole, "w/ conv")["id"]
+    assert found["ours"] == pytest.approx(single["ours"] + 0.25) and single["spread"] is None
+    assert found["spread"] == pytest.approx(0.5 / 2**0.5)
+    assert found["low"] == pytest.approx(single["low"] + 0.25)
+    page = markdown_page(TABLE_3, whole)
+    assert "± is the standard deviation over runs" in page and f"± {0.5 / 2**0.5:.4f} [" in page
+
+
+def test_all_methods_are_shown_on_the_inputs_of_a_subset(tmp_path: Path) -> None:
+    whole = table_json(TABLE_1, measured(tmp_path, 1, partial=["pti"]), {}, HOW, resamples=50)
+    assert cells_of(whole, "Ours")["mse"]["num"] == 8 and cells_of(whole, "PTI")["mse"]["num"] == 4
+    subset = cells_of(whole, "Ours", "subset_rows")
+    expected = [value("full", "mse", task, 0) for task in (0, 1, 2, 5)]
+    assert subset["mse"]["ours"] == pytest.approx(sum(expected) / 4)
+    assert subset["lpips60"]["num"] == 4  # tasks 1 and 5, two views each
+    pairs = {(e["first"], e["second"], e["column"]): e["num"] for e in whole["differences"]}
+    assert pairs["Ours", "PTI", "mse"] == 4 and pairs["Ours", "pSp-3D", "mse"] == 8
+    page = markdown_page(TABLE_1, whole)
+    assert "PTI is measured on 4 of 8 inputs (input view) and 4 of 8 inputs (novel view)" in page
+    assert "All methods on the inputs that they share: 4 of the input view and 4 of the novel view." in page
+    assert "at most 450 iterations on the code and 350 iterations on the generator" in page
+
+
+def test_the_page_has_bold_bests_footnotes_and_missing_rows(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 1, absent=["Pose Opt."])
+    missing = {"Pose Opt.": "no camera.safetensors: `python scripts/train_camera.py`"}
+    whole = table_json(TABLE_1, rows, missing, HOW, resamples=50)
+    page = markdown_page(TABLE_1, whole)
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| Encoder-based")]
+    shown = {line[1]: line[3] for line in lines if line[2].startswith("measured")}
+    assert {name for name, cell in shown.items() if cell.startswith("**")} == {"pSp-3D", "e4e-3D"}  # names of three
+    low, high = (format(cells_of(whole, "pSp-3D")["mse"][key], ".4f") for key in ("low", "high"))
+    assert shown["pSp-3D"] == f"**{cells_of(whole, 'pSp-3D')['mse']['ours']:.4f}** [{low}, {high}]"
+    assert next(r for r in whole["rows"] if r["method"] == "Pose Opt.")["status"] == "not run"
+    assert "Pose Opt. was not run: no camera.safetensors: `python scripts/train_camera.py`." in page
+    assert "Printed so: 0.2203 in Table 2" in page and "LPIPS: poor." in page
+    assert "FID of 8 shown against 8 real images on 3 features (mini)" in page
+    assert "Ours: full" in page and "ID (independent), yaw ±60°" in page
+    table = list(csv.DictReader(io.StringIO(csv_page(TABLE_1, whole))))
+    assert [row["source"] for row in table[:4]] == ["paper", "measured", "low", "high"] and len(table) == 28
+    assert float(table[-3]["mse"]) == cells_of(whole, "Ours")["mse"]["ours"] and table[-4]["time"] == "0.2262"
+    assert table[5]["mse"] == ""  # Pose Opt. was not run
+    html_page(TABLE_1, whole, tmp_path / "table.html")
+    text = (tmp_path / "table.html").read_text()
+    assert "<b>" in text and "**" not in text and "<code>python scripts/train_camera.py</code>" in text
+
+
+def test_results_of_other_images_are_refused(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    rows["w/ conv"]["input_view"][0].settings["images_sha256"] = "1"
+    with pytest.raises(ValueError, match=r"differ in images_sha256, so that their numbers do not compare"):
+        table_json(TABLE_3, rows, {}, HOW, resamples=50)
+
+
+def test_what_is_not_stored_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"full\.csv does not exist; measure full first"):
+        read_stored(tmp_path, "full")
+
+
+def test_methods_of_other_generators_are_refused(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    rows["w/ conv"]["input_view"][0].settings["generator"] = "another"
+    with pytest.raises(ValueError, match="differ in generator"):
+        table_json(TABLE_3, rows, {}, HOW, resamples=50)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_printed_row_has_a_source(number: int) -> None:
+    assert list(SOURCES[number]) == list(TABLES[number].rows)
+
+
+def test_columns_know_their_meters() -> None:
+    meters = meters_of(TABLE_2, SETTINGS["metrics"])
+    assert (meters["lpips60"], meters["fid0"]) == ("lpips", "fd_mini")
+    assert meters["id_independent0"] == "identity_independent"
+    assert "psnr60" not in meters and "geo0" not in meters
+    others = SETTINGS["metrics"] | {"lpips": "vgg", "features": "inception", "identity": "arcface"}
+    assert set(meters_of(TABLE_3, others)) == {"id_independent"}
+    assert [split_column(name) for name in ("id_independent60", "mse")] == [("id_independent", "60"), ("mse", "")]
