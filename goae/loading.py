@@ -41,11 +41,25 @@ def load_inverter(
     """
     if not isinstance(generator, TriPlaneGenerator):
         generator = checkpoint.load(generator)
-    encoding = _encoder(Path(encoder), generator, allow_unexpected)
+    encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
     afa, trained_with = _refiner(Path(refiner), allow_unexpected)
     config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
     goae = GOAE(generator, encoding, afa, config)
     return Inverter(goae.to(device or next(generator.parameters()).device))
+
+
+def load_encoder(path: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:
+    """GOAE's encoder from its file, released or our own; arguments and errors as in `load_inverter`."""
+    path = Path(path)
+    if not is_stored(path):
+        encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
+        published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)
+        return encoder
+    stored = _of_class(path, Encoder)
+    config = restore(EncoderConfig, stored.config, "encoder.")
+    encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
+    load_strictly(encoder, stored.state, path)
+    return encoder
 
 
 def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
@@ -56,18 +70,6 @@ def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
 def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
     """Write feature alignment, with the choices of mixing and editing it was trained with."""
     save_model(afa, path, goae=asdict(config))
-
-
-def _encoder(path: Path, generator: TriPlaneGenerator, allow_unexpected: bool) -> Encoder:
-    if not is_stored(path):
-        encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
-        published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)
-        return encoder
-    stored = _of_class(path, Encoder)
-    config = restore(EncoderConfig, stored.config, "encoder.")
-    encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
-    load_strictly(encoder, stored.state, path)
-    return encoder
 
 
 def _refiner(path: Path, allow_unexpected: bool) -> tuple[AFA, GOAEConfig]:
