@@ -1,7 +1,9 @@
 """Root schemas of the scripts, their registration with Hydra, and a run's stored configuration."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +45,15 @@ FREE = (
     *("validation.batch_size", "distribution.batch_size"),
 )
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
+# What on the command line needs a plugin of the extra `sweep`, by the plugin's module.
+PLUGINS = {
+    **dict.fromkeys(("launch=joblib", "hydra/launcher=joblib"), "hydra_joblib_launcher"),
+    **dict.fromkeys(
+        ("launch=slurm", "launch=slurm_dry", "hydra/launcher=submitit_slurm", "hydra/launcher=submitit_local"),
+        "hydra_submitit_launcher",
+    ),
+    **dict.fromkeys(("sweep=search", "hydra/sweeper=optuna"), "hydra_optuna_sweeper"),
+}
 C = TypeVar("C")
 
 
@@ -52,6 +63,7 @@ class PathsConfig:
 
     runs: str = "runs"
     generator: str = ""  # .pkl as published, or .safetensors; empty: random weights of the sizes in `generator`
+    encoder: str = ""  # stage 1's weights, of another run; empty: this run's own
     backbone: str = ""  # where the encoder starts: ImageNet weights in timm's naming; rivals: IR-SE50; empty: random
     canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
 
@@ -100,6 +112,7 @@ class TrainConfig:
     """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
 
     experiment_name: str = ""  # set by experiment=...; the default run name starts with it
+    variant: str = ""  # which of a sweep's cells this is, set by sweep=...; part of the default run name
     run: str = ""  # empty: <experiment>-seed<seed>; the same name resumes
     method: str = "goae"  # goae | psp | e4e | ide3d: the encoders of the paper's Table 1; of rivals stage 1 alone
     stage: str = "all"  # all | encoder | refiner
@@ -130,12 +143,22 @@ class TrainConfig:
             raise ValueError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
         if self.method != "goae" and self.stage == "refiner":
             raise ValueError(f"stage is 'refiner', but {self.method} has stage 1 alone; use stage=all or stage=encoder")
+        if self.paths.encoder and (self.method != "goae" or self.stage == "encoder"):
+            raise ValueError(
+                f"paths.encoder is {self.paths.encoder!r}, stage 1 of another run, but method={self.method} and "
+                f"stage={self.stage} train it here; leave it empty, or set method=goae and stage=refiner"
+            )
         self.run = run_name(self)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The stages that the method has, in order."""
         return ("encoder", "refiner") if self.method == "goae" else ("encoder",)
+
+    @property
+    def own_stages(self) -> tuple[str, ...]:
+        """Those that this run trains itself, in order: without stage 1 where it comes from `paths.encoder`."""
+        return self.stage_names[1:] if self.paths.encoder else self.stage_names
 
     @property
     def run_dir(self) -> Path:
@@ -235,6 +258,27 @@ class EvaluateConfig:
     def run_dir(self) -> Path:
         """The folder of the run."""
         return Path(self.runs) / self.run
+
+
+@dataclass
+class SweepReportConfig:
+    """scripts/sweep_report.py: the runs of a sweep side by side."""
+
+    name: str = ""  # of the sweep, sweep=NAME of scripts/train.py
+    experiment_name: str = "mini"
+    pattern: str = ""  # glob of run folders below `runs`; empty: <experiment_name>-<name>-*
+    runs: str = "runs"
+    num_images: int = 0  # of the test set; 0: all
+    batch_size: int = 10
+    timing_images: int = 20  # images over which the time of one inversion is the median
+    identity: str = ""  # identity network of the metric; empty: the runs' own
+    identity_path: str = ""
+    output: str = ""  # of the page, the CSV beside it; empty: <runs>/<name>.html
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name is empty; give that of a sweep, for example name=table2")
+        self.pattern = self.pattern or f"{self.experiment_name}-{self.name}-*"
 
 
 @dataclass
@@ -339,11 +383,21 @@ class InvertHeadsConfig:
 class FiguresConfig:
     """scripts/figures.py: a figure of the paper, measured and drawn."""
 
-    figure: int = 0  # its number in the paper
+    figure: int = 0  # its number in the paper; 0: list them
     generator_path: str = "goae/assets/mini/generator.safetensors"
     networks: PerceptionConfig = field(default_factory=PerceptionConfig)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)  # Fig. 3
     shown: int = 0  # which of the z is drawn
+    images: str = "data/mini/test.zip"  # folder or zip in EG3D's format, of the figures with inversions
+    subjects: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # which of them
+    yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14, 15
+    novel_yaws: list[float] = field(default_factory=lambda: [-30.0, 30.0])  # degrees; Fig. 6, 12, 13
+    runs: str = "runs"  # where the runs lie that the following name
+    ours: str = "mini-seed0"
+    encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7
+    refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
+    compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
+    optimisers: BaselinesConfig = field(default_factory=BaselinesConfig)  # of pti and pose_opt
     device: str = "auto"  # auto | cpu | cuda
     output: str = "runs/figures"
     metrics: str = "goae/assets/mini/metrics.json"  # empty: only the picture, for a trial
@@ -541,10 +595,30 @@ def run_name(config: RunConfig) -> str:
         raise ValueError(f"precision is {config.precision!r}; expected one of {', '.join(PRECISIONS)}")
     check_device(config.device)
     rival = f"-{config.method}" if isinstance(config, TrainConfig) and config.method != "goae" else ""
-    name = config.run or f"{config.experiment_name or 'custom'}{rival}-seed{config.seed}"
+    variant = f"-{config.variant}" if isinstance(config, TrainConfig) and config.variant else ""
+    name = config.run or f"{config.experiment_name or 'custom'}{rival}{variant}-seed{config.seed}"
     if Path(name).name != name:
         raise ValueError(f"run is {name!r}; expected a plain folder name below paths.runs ({config.paths.runs})")
     return name
+
+
+def has_plugin(module: str) -> bool:
+    """Whether a Hydra plugin is installed."""
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{module}") is not None
+
+
+def require_plugins(arguments: Sequence[str]) -> None:
+    """Check that the Hydra plugins that a command line asks for are installed; Hydra's own message names no remedy.
+
+    Raises: ValueError with the command that installs them.
+    """
+    for argument in arguments:
+        plugin = PLUGINS.get(argument)
+        if plugin and not has_plugin(plugin):
+            raise ValueError(
+                f"{argument} needs the Hydra plugin {plugin}, which is not installed; install the extra `sweep` with "
+                f"`pip install -e '.[sweep]'`"
+            )
 
 
 def register() -> None:
@@ -554,6 +628,7 @@ def register() -> None:
     store.store(name="prior_schema", node=PriorConfig)
     store.store(name="train_camera_schema", node=CameraConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="sweep_report_schema", node=SweepReportConfig)
     store.store(name="invert_schema", node=InvertConfig)
     store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
     store.store(name="check_meters_schema", node=CheckMetersConfig)

@@ -48,19 +48,9 @@ def load_inverter(
     return Inverter(goae.to(device or next(generator.parameters()).device))
 
 
-def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
-    """Write an encoder, GOAE's or a rival's, as a .safetensors file and its .json."""
-    save_model(encoder, path, num_ws=encoder.num_ws, w_dim=encoder.w_dim)
-
-
-def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
-    """Write feature alignment, with the choices of mixing and editing it was trained with."""
-    save_model(afa, path, goae=asdict(config))
-
-
-def load_encoder(file: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:
-    """GOAE's encoder alone, on the CPU; arguments and errors as of `load_inverter`."""
-    path = Path(file)
+def load_encoder(path: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:
+    """GOAE's encoder from its file, released or our own; arguments and errors as in `load_inverter`."""
+    path = Path(path)
     if not is_stored(path):
         encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
         published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)
@@ -70,6 +60,16 @@ def load_encoder(file: str | Path, generator: TriPlaneGenerator, *, allow_unexpe
     encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
     load_strictly(encoder, stored.state, path)
     return encoder
+
+
+def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
+    """Write an encoder, GOAE's or a rival's, as a .safetensors file and its .json."""
+    save_model(encoder, path, num_ws=encoder.num_ws, w_dim=encoder.w_dim)
+
+
+def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
+    """Write feature alignment, with the choices of mixing and editing it was trained with."""
+    save_model(afa, path, goae=asdict(config))
 
 
 def _refiner(path: Path, allow_unexpected: bool) -> tuple[AFA, GOAEConfig]:

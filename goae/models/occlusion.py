@@ -17,7 +17,7 @@ import torch
 from eg3d.cameras import join_label, split_label
 from eg3d.rendering.planes import project
 from torch import Tensor
-from torch.nn.functional import conv2d, max_pool2d, pad
+from torch.nn.functional import conv2d, grid_sample, max_pool2d, pad
 
 # The sizes of the released code: 128 x 128 rays and a 9 x 9 blur on planes of 256 x 256 texels.
 RELEASED_PLANE_RESOLUTION = 256
@@ -223,3 +223,22 @@ def mix_planes(planes_w: Tensor, planes_f: Tensor, visibility: Tensor) -> Tensor
         raise ValueError(f"visibility of shape {tuple(visibility.shape)} does not fit planes {tuple(planes_w.shape)}")
     visibility = visibility.to(planes_f.dtype)
     return visibility * planes_f + (1 - visibility) * planes_w
+
+
+def seen_points(points: Tensor, depth: Tensor, c: Tensor, *, tolerance: float = 0.02) -> Tensor:
+    """Which points the camera c sees: those no further from it than `tolerance` from its depth map (as in Fig. 9).
+
+    Args:
+        points: (B, M, 3) in scene units.
+        depth: (B, 1, N, N) under c, distance along the ray; looked up bilinearly.
+        c: (B, 25) labels.
+    Returns: (B, M) of booleans; a point outside the image is not seen.
+    """
+    cam2world, intrinsics = split_label(c)
+    offset = points - cam2world[:, None, :3, 3]
+    in_camera = offset @ cam2world[:, :3, :3]  # R^T of every point
+    pixel = (in_camera / in_camera[..., 2:]) @ intrinsics.transpose(1, 2)
+    position = 2 * pixel[..., :2] - 1
+    found = grid_sample(depth, position[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
+    inside = (position.abs() <= 1).all(-1) & (in_camera[..., 2] > 0)
+    return inside & ((offset.norm(dim=-1) - found).abs() < tolerance)

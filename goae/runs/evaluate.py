@@ -25,7 +25,7 @@ from goae.evaluation.runner import (
 )
 from goae.evaluation.timing import inversion_seconds
 from goae.losses.reconstruction import pooled
-from goae.runs.setup import device_of, open_images, run_encoder, run_inverter, trained
+from goae.runs.setup import device_of, finished_stages, open_images, run_encoder, run_inverter, trained
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -53,17 +53,18 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
-    """What is measured of a run, the floor first: a rival's encoder, or GOAE without and with its second stage."""
-    if run.method != "goae":
-        rival = run_encoder(run)
-        return {"w_avg": AverageCode(rival.goae.generator), run.method: rival}
+    """What is measured of a run, the floor first: an encoder alone, or GOAE without and with its second stage."""
+    if "refiner" not in finished_stages(run):
+        encoder = run_encoder(run)
+        name = "w_plus" if run.method == "goae" else run.method
+        return {"w_avg": AverageCode(encoder.goae.generator), name: encoder}
     inverter = run_inverter(run)
     return {"w_avg": AverageCode(inverter.goae.generator), "w_plus": EncoderOnly(inverter.goae), "full": inverter}
 
 
 def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
-    files = {name: trained(run, name) for name in run.stage_names}
+    files = {name: trained(run, name) for name in finished_stages(run)}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
 

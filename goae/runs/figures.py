@@ -18,6 +18,7 @@ from goae.config import FiguresConfig
 from goae.evaluation.conditions import CONDITIONS, Measured, heads_under, latents, measure_heads
 from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
+from goae.runs.inversion_figures import INVERSION_FIGURES
 from goae.runs.setup import device_of
 from goae.viz.figures import ConditionRow, figure_3
 
@@ -31,6 +32,19 @@ def draw_figure(config: FiguresConfig) -> Path:
         there = ", ".join(str(number) for number in sorted(FIGURES))
         raise ValueError(f"figure is {config.figure}; expected one of those that are there: {there}")
     return FIGURES[config.figure](config)
+
+
+def list_figures(config: FiguresConfig) -> str:
+    """All figures of the paper: what they show, and whether there is a picture, a function, or neither."""
+    lines = []
+    for number in range(1, 20):
+        path = Path(config.output) / f"figure-{number}.png"
+        if number not in FIGURES:
+            lines.append(f"{number:2}  not implemented")
+            continue
+        about = (FIGURES[number].__doc__ or "").splitlines()[0]
+        lines.append(f"{number:2}  {f'drawn: {path}' if path.exists() else 'not drawn yet'}  | {about}")
+    return "\n".join(lines)
 
 
 def canonical_study(config: FiguresConfig) -> Path:
@@ -50,7 +64,7 @@ def canonical_study(config: FiguresConfig) -> Path:
     return path
 
 
-FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {3: canonical_study}
+FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {3: canonical_study, **INVERSION_FIGURES}
 
 
 def measure_conditions(config: FiguresConfig, generator: TriPlaneGenerator) -> dict[str, Measured]:

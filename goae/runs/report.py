@@ -10,7 +10,7 @@ from torch import Tensor
 
 from goae.config import EvaluateConfig, TrainConfig, load_run
 from goae.runs.evaluate import read_samples
-from goae.runs.setup import run_encoder, stack
+from goae.runs.setup import finished_stages, run_encoder, stack
 from goae.training.preview import COLUMNS, preview
 from goae.training.tracking import read_metrics
 from goae.viz.curves import curves_png
@@ -44,7 +44,7 @@ def report(config: EvaluateConfig) -> Path:
     sections = [
         Section("Input view of the test images", summary_table(summary)),
         *picture_sections(run),
-        *curve_sections(config.run_dir, run.stage_names),
+        *curve_sections(config.run_dir, tuple(s for s in finished_stages(run) if s in run.own_stages)),
         Section("Configuration", f"<pre>{(config.run_dir / 'config.yaml').read_text()}</pre>"),
     ]
     path = config.run_dir / "report.html"
@@ -85,7 +85,7 @@ def picture_sections(run: TrainConfig) -> list[Section]:
     batch = {name: value.to(device) for name, value in stack(read_samples(run, NUM_SHOWN)).items()}
     caption = "Each row: input, reconstruction, views from -30 and +30 degrees, depth (near is white)."
     sections = []
-    for title, refine in (("W+ inversions", False), ("Refined inversions", True))[: len(run.stage_names)]:
+    for title, refine in (("W+ inversions", False), ("Refined inversions", True))[: len(finished_stages(run))]:
         sections.append(Section(title, picture(_png(preview(goae, batch, refine=refine)), caption)))
     return sections
 

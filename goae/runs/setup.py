@@ -13,7 +13,8 @@ from goae.config import RunConfig, StagedConfig, TrainConfig
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
-from goae.loading import load_inverter
+from goae.loading import load_encoder, load_inverter
+from goae.models.latent_inverter import LatentInverter
 from goae.training import checkpoint
 from goae.training.loop import FitConfig
 
@@ -69,10 +70,18 @@ def unfinished(config: StagedConfig, fits: dict[str, FitConfig]) -> list[str]:
 
 
 def trained(config: TrainConfig, name: str) -> Path:
-    """The weights that stage `name` left in the run folder.
+    """The weights that stage `name` left in the run folder; those of `paths.encoder` where the run starts from them.
 
     Raises: FileNotFoundError if the stage has not finished.
     """
+    if name == "encoder" and config.paths.encoder:
+        path = Path(config.paths.encoder)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"paths.encoder {path} does not exist: the run {config.run_dir} starts from stage 1 of another run. "
+                f"Train that first (of a sweep: sweep=table2), or give its encoder.safetensors with paths.encoder=FILE."
+            )
+        return path
     path = config.run_dir / f"{name}.safetensors"
     if not path.exists():
         raise FileNotFoundError(
@@ -80,6 +89,13 @@ def trained(config: TrainConfig, name: str) -> Path:
             f"stage=all."
         )
     return path
+
+
+def finished_stages(config: TrainConfig) -> tuple[str, ...]:
+    """The stages that a trained run consists of: stage 1 alone where no more was asked for and none is there."""
+    if config.stage == "encoder" and not (config.run_dir / "refiner.safetensors").exists():
+        return ("encoder",)
+    return config.stage_names
 
 
 class OnDevice(Protocol):
@@ -96,9 +112,13 @@ def device_of(config: OnDevice) -> torch.device:
 
 
 def run_encoder(config: TrainConfig) -> EncoderOnly:
-    """Inversion by the trained encoder of a run alone, whatever its method."""
-    if config.method == "goae":
+    """Inversion by the trained encoder of a run alone, whatever its method and whether or not it has a stage 2."""
+    if config.method == "goae" and "refiner" in finished_stages(config):
         return EncoderOnly(run_inverter(config).goae)
+    if config.method == "goae":
+        generator = build.build_generator(config)
+        inverter = LatentInverter(generator, load_encoder(trained(config, "encoder"), generator))
+        return EncoderOnly(inverter.to(device_of(config)))
     device = device_of(config)
     parser = build.build_parser(config, device) if config.method == "ide3d" else None
     encoder = trained(config, "encoder")

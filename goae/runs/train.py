@@ -16,7 +16,7 @@ from goae.models.storage import load_strictly, read_model
 from goae.runs.setup import launch, open_batches, open_images, stack, trained, unfinished
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
-from goae.training.tracking import Tracker
+from goae.training.tracking import Tracker, read_metrics
 
 NUM_PREVIEWS = 4
 
@@ -30,7 +30,7 @@ def train(config: TrainConfig) -> Path:
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
-    todo = unfinished(config, {name: fit_config(config, name) for name in config.stage_names})
+    todo = unfinished(config, {name: fit_config(config, name) for name in config.own_stages})
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
@@ -93,6 +93,18 @@ def fit_stage(
             tracker=tracker,
             export=lambda module, path: export(module, path, goae),
         )
+
+
+def objective(config: TrainConfig) -> float:
+    """What a search makes smallest: the last validation error (val/mse) of the last stage that the run trained.
+
+    Raises: ValueError if nothing was validated.
+    """
+    trained_stages = [name for name in config.own_stages if config.stage in ("all", name)]
+    rows = [row for row in read_metrics(config.run_dir, trained_stages[-1]) if "val/mse" in row]
+    if not rows:
+        raise ValueError(f"{config.run_dir} has no val/mse; set stages.{trained_stages[-1]}.fit.evaluate_every")
+    return rows[-1]["val/mse"]
 
 
 def export(module: nn.Module, path: Path, goae: LatentInverter) -> None:

@@ -73,8 +73,8 @@ def test_the_front_is_compared_z_by_z_where_both_have_a_gap() -> None:
 
 
 def test_a_figure_that_is_not_there_names_those_that_are(generator_path: Path, tmp_path: Path) -> None:
-    for number in (0, 6):
-        with pytest.raises(ValueError, match=rf"figure is {number}; expected one of those that are there: 3$"):
+    for number in (0, 20):
+        with pytest.raises(ValueError, match=rf"figure is {number}; expected one of those that are there: .*3, "):
             draw_figure(figures(generator_path, tmp_path, f"figure={number}"))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="shown is 5"):

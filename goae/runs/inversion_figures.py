@@ -1,0 +1,254 @@
+"""The figures that show inversions: Fig. 6 to 9 and 12 to 15."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from eg3d import checkpoint
+from eg3d.cameras import join_label, pose_from_angles, split_label
+from eg3d.rendering.rays import rays
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from goae import build
+from goae.baselines.encoder_only import EncoderOnly
+from goae.config import FiguresConfig, PerceptionConfig, TrainConfig, load_run
+from goae.data.datasets import PosedImages
+from goae.evaluation.runner import Method, reconstruct
+from goae.inversion import Inverter
+from goae.models.occlusion import dense_depth, seen_points, surface_points
+from goae.runs.setup import device_of, finished_stages, run_encoder, run_inverter
+from goae.viz.grid import depth_picture
+from goae.viz.sheet import sheet
+
+OCCLUSION_RAYS = 4  # of the input camera's depth map, for each ray of the novel view, along each axis
+
+
+class Subject(NamedTuple):
+    """A test image (1, 3, H, H) with its label (1, 25)."""
+
+    name: str
+    image: Tensor
+    c: Tensor
+
+
+def ablation_of_encoders(config: FiguresConfig) -> Path:
+    """Fig. 7: stage 1 with and without D_Wc and L_BG, inverted by ws alone; input view, novel view and depth."""
+    methods = {label: run_encoder(open_run(config, run)) for label, run in config.encoders.items()}
+    subject = max(subjects(config, everything=True), key=lambda s: abs(yaw_of(s.c)))  # "a side face"
+    columns: list[list[Tensor]] = [[subject.image[0], None, None]]  # type: ignore[list-item]
+    depths, shown = [], []
+    for method in methods.values():
+        inversion = method.invert(subject.image, subject.c)
+        own, novel = method.render(inversion, subject.c), method.render(inversion, mirrored(subject.c))
+        shown.append([own.image[0], novel.image[0]])
+        depths.append(novel.image_depth)
+    near, far = float(torch.cat(depths).min()), float(torch.cat(depths).max())
+    side = subject.image.shape[-1]
+    for pictures, depth in zip(shown, depths, strict=True):
+        grey = interpolate(depth_picture(depth, near=near, far=far), (side, side))
+        columns.append([*pictures, grey[0]])
+    yaw = math.degrees(yaw_of(subject.c))
+    labels = ["input view", f"novel view\n{-yaw:+.0f}°", "its depth"]
+    caption = f"Fig. 7: stage 1 alone; {subject.name}, seen from {yaw:+.0f}°; near is white, one scale."
+    return write(config, sheet(list(zip(*columns, strict=True)), ["input", *methods], labels, caption=caption))
+
+
+def ablation_of_alignment(config: FiguresConfig) -> Path:
+    """Fig. 8: input, W+ inversion, feature alignment replaced by a CNN, feature alignment."""
+    methods = {label: run_inverter(open_run(config, run)) for label, run in config.refiners.items()}
+    first = EncoderOnly(next(iter(methods.values())).goae)
+    rows = []
+    for subject in subjects(config):
+        own = [reconstruct(method, subject.image, subject.c).image[0] for method in methods.values()]
+        rows.append([subject.image[0], reconstruct(first, subject.image, subject.c).image[0], *own])
+    caption = f"Fig. 8: input view; W+ is stage 1 of “{next(iter(methods))}”."
+    return write(config, sheet(rows, ["input", "W+", *methods], names(config), caption=caption))
+
+
+def ablation_of_mix(config: FiguresConfig) -> Path:
+    """Fig. 9: a novel view of the refined planes without and with the mix, and what the input camera sees of it."""
+    inverter = run_inverter(open_run(config, config.ours))
+    rows = []
+    for subject in subjects(config):
+        c = mirrored(subject.c)
+        plain, mixed, occlusion = mix_views(inverter, subject, c)
+        rows.append([subject.image[0], plain, mixed, occlusion])
+    columns = ["input", "without mix", "with mix", "occlusion map"]
+    caption = "Fig. 9: views from the mirrored camera; white: the input camera sees the surface point, black: occluded."
+    return write(config, sheet(rows, columns, names(config), caption=caption))
+
+
+@torch.inference_mode()
+def mix_views(inverter: Inverter, subject: Subject, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From camera c: the refined planes, the mixed planes, and the occlusion map, (3, H, H) each."""
+    goae, device = inverter.goae, inverter.device
+    own, c = subject.c.to(device), c.to(device)
+    out = goae(subject.image.to(device), own)
+    plain, mixed = (goae.render(planes, out.ws, c) for planes in (out.planes_f, out.planes_mix))
+    side = mixed.image_depth.shape[-1]
+    points = surface_points(mixed.image_depth, *rays(*split_label(c), side))
+
+    def depth_under(camera: Tensor, rays_per_axis: int) -> Tensor:
+        return goae.generator.render_depth(out.planes_mix, camera, resolution=rays_per_axis)
+
+    depth = dense_depth(depth_under, own, OCCLUSION_RAYS * side)
+    seen = seen_points(points, depth, own).view(1, 1, side, side).float()
+    size = mixed.image.shape[-1]
+    occlusion = interpolate(2 * seen - 1, (size, size)).expand(-1, 3, -1, -1)
+    return plain.image[0], mixed.image[0], occlusion[0]
+
+
+def comparison(config: FiguresConfig) -> Path:
+    """Fig. 6, and 12 and 13 with encoders or optimisation alone: each method's own view and novel views."""
+    wanted = {label: source for label, source in config.compared.items() if chosen(config.figure, label, source)}
+    methods, missing = available(config, wanted)
+    rows = []
+    for subject in subjects(config):
+        row = [subject.image[0]]
+        for method in methods.values():
+            inversion = method.invert(subject.image, subject.c)
+            own = getattr(method, "reconstruct", None)
+            row.append((method.render(inversion, subject.c) if own is None else own(inversion)).image[0])
+            row += [method.render(inversion, at_yaw(subject.c, yaw)).image[0] for yaw in config.novel_yaws]
+        rows.append(row)
+    columns = ["input"]
+    for label in methods:
+        columns += [f"{label}\nsource view", *(f"{label}\n{yaw:+g}°" for yaw in config.novel_yaws)]
+    caption = f"Fig. {config.figure}."
+    if missing:
+        caption += f" Not shown, for want of weights: {', '.join(missing)}"
+    return write(config, sheet(rows, columns, names(config), caption=caption))
+
+
+def chosen(figure: int, label: str, source: str) -> bool:
+    """Fig. 12 has encoders, Fig. 13 optimisation; both have GOAE."""
+    optimised = source in build.BASELINES
+    return figure == 6 or label == "Ours" or optimised == (figure == 13)
+
+
+def available(config: FiguresConfig, wanted: dict[str, str]) -> tuple[dict[str, Method[Any]], list[str]]:
+    """The methods whose weights are there, and the names of the others, which are printed with the reason.
+
+    Raises: FileNotFoundError if there is none.
+    """
+    methods: dict[str, Method[Any]] = {}
+    missing = []
+    for label, source in wanted.items():
+        try:
+            methods[label] = open_method(config, source)
+        except FileNotFoundError as error:
+            missing.append(label)
+            print(f"{label} is not shown: {error}")
+    if not methods:
+        raise FileNotFoundError(f"of {', '.join(wanted)} no method has weights; train runs, or name them in `compared`")
+    return methods, missing
+
+
+def open_method(config: FiguresConfig, source: str) -> Method[Any]:
+    """A run's full method, its encoder where it has no more, or optimisation by its name in `build.BASELINES`."""
+    if source in build.BASELINES:
+        if source == "pose_opt" and not Path(config.optimisers.regressor).is_file():
+            raise FileNotFoundError(
+                f"optimisers.regressor {config.optimisers.regressor!r} is no file; train one with "
+                f"scripts/train_camera.py"
+            )
+        perception = PerceptionConfig("alex", config.networks.lpips_path, identity="none", background="depth")
+        lpips = build.build_perception(perception, device_of(config)).lpips
+        generator = checkpoint.load(config.generator_path).to(device_of(config))
+        return build.build_baseline(source, config.optimisers, generator, lpips)
+    run = open_run(config, source)
+    return run_inverter(run) if "refiner" in finished_stages(run) else run_encoder(run)
+
+
+def views(config: FiguresConfig) -> Path:
+    """Fig. 14 and 15: inputs and their inversions from all around; each figure has half of the subjects."""
+    inverter = run_inverter(open_run(config, config.ours))
+    if len(config.yaws) < 5:
+        raise ValueError(f"yaws has {len(config.yaws)} angles; expected at least five")
+    half = -(-len(config.subjects) // 2)
+    shown = slice(0, half) if config.figure == 14 else slice(half, None)
+    rows = []
+    for subject in subjects(config)[shown]:
+        inversion = inverter.invert(subject.image, subject.c)
+        rows.append(
+            [subject.image[0], *(inverter.render(inversion, at_yaw(subject.c, y)).image[0] for y in config.yaws)]
+        )
+    if not rows:
+        raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 14 and 15")
+    columns = ["input", *(f"{yaw:+g}°" for yaw in config.yaws)]
+    caption = f"Fig. {config.figure}: inversions from further cameras."
+    return write(config, sheet(rows, columns, names(config)[shown], caption=caption))
+
+
+def cats(config: FiguresConfig) -> Path:
+    """Fig. 16 and 19. Raises: ValueError: the mini world has no cats."""
+    raise ValueError(
+        f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
+        f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then draw figure=14 with generator_path=, "
+        f"images= and ours= of that run"
+    )
+
+
+def open_run(config: FiguresConfig, name: str) -> TrainConfig:
+    """The configuration of a run below `runs`, on the device of the figure."""
+    run = load_run(Path(config.runs) / name, TrainConfig)
+    run.run, run.paths.runs, run.device = name, config.runs, config.device
+    return run
+
+
+def subjects(config: FiguresConfig, *, everything: bool = False) -> list[Subject]:
+    """The test images that are shown. Raises: ValueError if one is not there."""
+    images = PosedImages(config.images)
+    numbers = range(len(images)) if everything else config.subjects
+    if not numbers or max(numbers) >= len(images) or min(numbers) < 0:
+        raise ValueError(f"subjects is {list(numbers)}; expected numbers from 0 below {len(images)}, see images")
+    items = [images[i] for i in numbers]
+    return [Subject(str(item["name"]), item["image"][None], item["c"][None]) for item in items]
+
+
+def names(config: FiguresConfig) -> list[str]:
+    """What stands left of each subject's row."""
+    return [f"image {number}" for number in config.subjects]
+
+
+def yaw_of(c: Tensor) -> float:
+    """Yaw in radians of the camera (1, 25)."""
+    centre = split_label(c)[0][0, :3, 3]
+    return math.atan2(float(centre[0]), float(centre[2]))
+
+
+def at_yaw(c: Tensor, yaw: float) -> Tensor:
+    """A level camera at an absolute yaw in degrees, with radius and intrinsics of c."""
+    cam2world, intrinsics = split_label(c)
+    return join_label(pose_from_angles(math.radians(yaw), 0.0, float(cam2world[0, :3, 3].norm())), intrinsics)
+
+
+def mirrored(c: Tensor) -> Tensor:
+    """A level camera on the other side of the face; at least 20 degrees from the front, so that something is hidden."""
+    yaw = math.degrees(yaw_of(c))
+    return at_yaw(c, -math.copysign(max(abs(yaw), 20.0), yaw))
+
+
+def write(config: FiguresConfig, png: bytes) -> Path:
+    """Write the picture."""
+    path = Path(config.output) / f"figure-{config.figure}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png)
+    return path
+
+
+INVERSION_FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {
+    6: comparison,
+    7: ablation_of_encoders,
+    8: ablation_of_alignment,
+    9: ablation_of_mix,
+    12: comparison,
+    13: comparison,
+    14: views,
+    15: views,
+    16: cats,
+    19: cats,
+}

@@ -1,0 +1,133 @@
+"""The figures that show inversions, from tiny runs with random weights: what stands where, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from composing import composed_as
+from eg3d import checkpoint
+from eg3d.cameras import canonical_label
+from PIL import Image
+from tiny import tiny_generator, tiny_goae, tiny_images, tiny_labels, tiny_rival
+
+from goae.config import FiguresConfig, TrainConfig, claim_run
+from goae.inversion import Inverter
+from goae.loading import save_encoder, save_refiner
+from goae.models.occlusion import seen_points
+from goae.runs.figures import draw_figure, list_figures
+from goae.runs.inversion_figures import Subject, at_yaw, available, chosen, mirrored, mix_views, yaw_of
+from scripts import run_script
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list[str]:
+    """Overrides of configs/figures.yaml that name runs with random weights."""
+    folder = tmp_path_factory.mktemp("figures")
+    checkpoint.save(tiny_generator(), folder / "generator.safetensors")
+    for name, more in {
+        "full": [],
+        "conv": ["afa.variant=conv"],
+        "plain": ["stage=encoder"],
+        "psp": ["method=psp"],
+    }.items():
+        paths = [f"paths.runs={folder / 'runs'}", f"paths.generator={folder / 'generator.safetensors'}"]
+        run = composed_as(TrainConfig, "experiment=tiny", f"run={name}", *paths, *more)
+        claim_run(run)
+        goae = tiny_goae(run.goae, variant=run.afa.variant)
+        encoder = tiny_rival("psp").encoder if name == "psp" else goae.encoder
+        save_encoder(encoder, run.run_dir / "encoder.safetensors")
+        if name in ("full", "conv"):
+            save_refiner(goae.afa, run.goae, run.run_dir / "refiner.safetensors")
+    return [
+        *(f"runs={folder / 'runs'}", f"generator_path={folder / 'generator.safetensors'}", f"images={tiny_data}"),
+        *("device=cpu", "ours=full", "subjects=[1,3]"),
+    ]
+
+
+def figures(given: list[str], folder: Path, *more: str) -> FiguresConfig:
+    config = composed_as(FiguresConfig, *given, f"output={folder}", *more, name="figures")
+    config.encoders = {"a": "plain", "b": "full"}  # a dictionary on the command line is merged with that of the file
+    config.refiners = {"w/ conv": "conv", "w/ AFA": "full"}
+    config.compared = {"pSp-3D": "psp", "e4e-3D": "absent", "Pose Opt.": "pose_opt", "Ours": "full"}
+    return config
+
+
+@pytest.mark.parametrize("figure", [6, 7, 8, 9, 12, 14, 15])
+def test_every_figure_is_drawn(given: list[str], figure: int, tmp_path: Path) -> None:
+    path = draw_figure(figures(given, tmp_path, f"figure={figure}"))
+    picture = Image.open(path)
+    assert path == tmp_path / f"figure-{figure}.png" and min(picture.size) > 100
+    assert len(set(picture.convert("RGB").getdata())) > 100  # heads, not an empty page
+
+
+def test_methods_without_weights_are_named(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = figures(given, tmp_path, "figure=6")
+    methods, missing = available(config, config.compared)
+    assert list(methods) == ["pSp-3D", "Ours"] and missing == ["e4e-3D", "Pose Opt."]
+    told = capsys.readouterr().out
+    assert "e4e-3D is not shown" in told and "scripts/train_camera.py" in told
+    with pytest.raises(FileNotFoundError, match="of e4e-3D no method has weights"):
+        available(config, {"e4e-3D": "absent"})
+    with pytest.raises(FileNotFoundError, match="is no run folder"):  # an ablation is not drawn in part
+        config.encoders["c"] = "absent"
+        config.figure = 7
+        draw_figure(config)
+
+
+def test_encoders_and_optimisation_part_in_figures_12_and_13() -> None:
+    sources = {"pSp-3D": "psp", "PTI": "pti", "Ours": "full"}
+    shown = {f: [label for label, source in sources.items() if chosen(f, label, source)] for f in (6, 12, 13)}
+    assert shown == {6: ["pSp-3D", "PTI", "Ours"], 12: ["pSp-3D", "Ours"], 13: ["PTI", "Ours"]}
+
+
+def test_the_source_view_hides_nothing_from_itself_and_the_mix_changes_what_is_hidden() -> None:
+    inverter = Inverter(tiny_goae())
+    subject = Subject("a", tiny_images(1), tiny_labels(1))
+    _, _, own = mix_views(inverter, subject, subject.c)
+    plain, mixed, turned = mix_views(inverter, subject, at_yaw(subject.c, 70))
+    assert float((own > 0).float().mean()) > 0.9 > float((turned > 0).float().mean())
+    assert set(turned.unique().tolist()) == {-1.0, 1.0} and not torch.equal(plain, mixed)
+
+
+def test_a_point_is_seen_at_its_depth_inside_the_image() -> None:
+    c, depth = canonical_label(), torch.full((1, 1, 8, 8), 2.7)
+    points = torch.tensor([[[0.0, 0, 0], [0, 0, 0.01], [0, 0, -0.05], [0, 0, 0.05], [5.0, 0, 0], [0, 0, 5.4]]])
+    assert seen_points(points, depth, c).tolist() == [[True, True, False, False, False, False]]
+    left = torch.cat([torch.full((1, 1, 8, 4), 2.7), torch.full((1, 1, 8, 4), 2.0)], dim=-1)
+    aside = torch.tensor([[[-0.2, 0, 0], [0.2, 0, 0]]])  # +x is right in the image of the front camera
+    assert seen_points(aside, left, c).tolist() == [[True, False]]
+
+
+def test_cameras_keep_radius_and_intrinsics() -> None:
+    c = at_yaw(canonical_label(), 35.0)
+    assert yaw_of(c) == pytest.approx(0.6109, abs=1e-4)
+    assert yaw_of(mirrored(c)) == pytest.approx(-0.6109, abs=1e-4)
+    assert abs(yaw_of(mirrored(canonical_label()))) == pytest.approx(0.3491, abs=1e-4)  # 20 degrees
+    assert torch.allclose(c[:, 16:], canonical_label()[:, 16:])
+
+
+def test_what_cannot_be_drawn_is_refused(given: list[str], tmp_path: Path) -> None:
+    for more, told in (
+        (["figure=16"], "needs the full world"),
+        (["figure=19"], "needs the full world"),
+        (["figure=9", "subjects=[12]"], r"subjects is \[12\]"),
+        (["figure=15", "subjects=[1]"], "at least two"),
+        (["figure=14", "yaws=[0,10]"], "at least five"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            draw_figure(figures(given, tmp_path, *more))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_figure_all_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "figure-9.png").write_bytes(b"")
+    assert run_script("figures", f"output={tmp_path}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        len(lines) == 19
+        and lines == list_figures(composed_as(FiguresConfig, f"output={tmp_path}", name="figures")).splitlines()
+    )
+    assert f"drawn: {tmp_path / 'figure-9.png'}" in lines[8] and "not drawn yet" in lines[2]
+    assert "not implemented" in lines[9] and "full world" not in lines[6]
