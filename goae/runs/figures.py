@@ -18,6 +18,7 @@ from goae.config import FiguresConfig
 from goae.evaluation.conditions import CONDITIONS, Measured, heads_under, latents, measure_heads
 from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
+from goae.runs.diagram_figures import DIAGRAM_FIGURES
 from goae.runs.inversion_figures import INVERSION_FIGURES
 from goae.runs.setup import device_of
 from goae.viz.figures import ConditionRow, figure_3
@@ -64,7 +65,11 @@ def canonical_study(config: FiguresConfig) -> Path:
     return path
 
 
-FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {3: canonical_study, **INVERSION_FIGURES}
+FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {
+    3: canonical_study,
+    **INVERSION_FIGURES,
+    **DIAGRAM_FIGURES,
+}
 
 
 def measure_conditions(config: FiguresConfig, generator: TriPlaneGenerator) -> dict[str, Measured]:
