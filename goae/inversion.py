@@ -176,16 +176,23 @@ class Inverter:
         return c.expand(batch, -1) if len(c) == 1 else c
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Tensors and generator hash of a stored inversion."""
+def read_stored(path: Path, *, saver: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a stored inversion, of whatever format; `saver` is what writes such files.
+
+    Raises: FileNotFoundError; ValueError if it is no safetensors file.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"no inversion at {path}; `Inversion.save` writes one")
+        raise FileNotFoundError(f"no inversion at {path}; `{saver}` writes one")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}; invert the image again") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors and generator hash of a stored inversion."""
+    tensors, metadata = read_stored(path, saver="Inversion.save")
     missing = [name for name in STORED if name not in tensors]
     if metadata.get("format") != FORMAT or missing:
         found = json.dumps(metadata.get("format"))

@@ -17,13 +17,13 @@ import torch
 from eg3d.cameras import check_label
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from goae.baselines.optimization import Distance, Progress, sized
+from goae.inversion import read_stored
 from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples
 
@@ -248,14 +248,7 @@ def check_input(image: Tensor, c: Tensor, generator: TriPlaneGenerator) -> tuple
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a stored inversion."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no inversion at {path}; `Tuned.save` writes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}; invert the image again") from error
+    tensors, metadata = read_stored(path, saver="Tuned.save")
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no tuned inversion: format {metadata.get('format')!r}, expected {FORMAT!r}")
     return tensors, metadata
