@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,9 +29,10 @@ class OptimizerConfig:
             raise ValueError(f"optimizer betas are {self.betas}; expected two numbers, or none for the defaults")
 
 
-def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser `config.name` over `parameters`."""
-    parameters = list(parameters)
+def build_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimiser `config.name` over parameters, or over groups of them as PyTorch's optimisers take them."""
     default = (0.95, 0.999) if config.name == "ranger" else (0.9, 0.999)
     betas = (config.betas[0], config.betas[1]) if config.betas else default
     if config.name == "ranger":

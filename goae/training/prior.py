@@ -34,6 +34,7 @@ class WarmStartConfig:
     lpips: float = 0.8
     lpips_resolution: int = 128  # images are enlarged to this size for the perceptual network
     depth: float = 0.0  # L1 between the rendered depth and the true one, where the head is
+    mapping_gain: float = 100.0  # how much faster the mapping layers learn: undoes their multiplier of 0.01
     lr_decay_steps: int = 0  # the learning rate falls linearly to a tenth over the last so many steps; 0: constant
 
 
@@ -88,7 +89,10 @@ class WarmStartStage:
         self.generator, self.config = generator.requires_grad_(True), config
         self.supervised = SupervisedLosses(generator, lpips, config)
         self.modules: dict[str, nn.Module] = {"generator": generator}
-        self.optimizer = build_optimizer(config.optimizer, generator.parameters())
+        mapping = list(generator.backbone.mapping.parameters())
+        rest = [p for name, p in generator.named_parameters() if not name.startswith("backbone.mapping.")]
+        self.gains = (1.0, config.mapping_gain)
+        self.optimizer = build_optimizer(config.optimizer, [{"params": rest}, {"params": mapping}])
         self.phases = [Phase("g", [generator], self.optimizer, self.supervised.weights, self._losses)]
 
     def begin(self, step: int) -> None:
@@ -96,8 +100,8 @@ class WarmStartStage:
         self.generator.train()
         fit, decay = self.config.fit, self.config.lr_decay_steps
         share = min(1.0, (fit.steps - step) / decay) if decay else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.optimizer.lr * (0.1 + 0.9 * share)
+        for group, gain in zip(self.optimizer.param_groups, self.gains, strict=True):
+            group["lr"] = self.config.optimizer.lr * gain * (0.1 + 0.9 * share)
 
     def preview(self, batch: Batch) -> Tensor:
         """True image, render from its camera, front view, depth of the front view."""
