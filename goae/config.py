@@ -21,7 +21,7 @@ from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.meters import METERS
 from goae.evaluation.paper_tables import TABLES
-from goae.evaluation.protocols import PROTOCOLS
+from goae.evaluation.protocols import PROTOCOLS, RECORDED_METHODS
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
@@ -313,10 +313,15 @@ class PriorMetricsConfig:
 
     weights: str = ""  # of a generator: .safetensors, or .pkl as published
     images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
+    floor_images: str = ""  # real ones whose distance from `images` is the floor; empty: between halves of `images`
+    warm_start: str = ""  # a second generator, as it was at the end of the warm start, measured alike
+    previous: str = ""  # a third, from before
+    images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     output: str = ""  # empty: beside the weights, <stem>-metrics.json
+    metrics: str = ""  # file of numbers whose section `prior` gets them, for the shipped generator; empty: none
 
     def __post_init__(self) -> None:
         missing = [name for name in ("weights", "images") if not getattr(self, name)]
@@ -325,6 +330,8 @@ class PriorMetricsConfig:
                 f"{' and '.join(missing)} must be given, for example "
                 f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
             )
+        if self.images_seen < 0:
+            raise ValueError(f"images_seen is {self.images_seen}; expected at least 0")
         check_device(self.device)
 
 
@@ -498,6 +505,7 @@ class ProtocolConfig:
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes; under torchrun as many as it starts
     output: str = ""  # empty: <runs>/<run>/<protocol>
+    records: str = ""  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -515,6 +523,8 @@ class ProtocolConfig:
             raise ValueError("expected num_inputs, timing_images, warm_up >= 0 and batch_size, resamples >= 1")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}; expected one or more names, each once")
+        if self.records and not set(self.methods) & set(RECORDED_METHODS):
+            raise ValueError(f"records is {self.records}, but methods has none of {', '.join(RECORDED_METHODS)}")
         check_device(self.device)
 
     @property
@@ -576,7 +586,8 @@ class TablesConfig(ProtocolConfig):
     def protocol_config(self, protocol: str, run: str, methods: list[str]) -> ProtocolConfig:
         """How methods of a run are measured, in that run's folder."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ProtocolConfig)}
-        return ProtocolConfig(**values | {"protocol": protocol, "run": run, "methods": methods, "output": ""})
+        own = {"protocol": protocol, "run": run, "methods": methods, "output": "", "records": ""}
+        return ProtocolConfig(**values | own)
 
 
 StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages
