@@ -542,7 +542,7 @@ class ProtocolConfig:
 class RowsConfig:
     """Runs below `runs` that the rows of the paper's tables come from; numbers of several are averaged."""
 
-    full: list[str] = field(default_factory=list)  # Ours-w+, Ours, w/ D_Wc and w/ L_BG, w/ AFA
+    full: list[str] = field(default_factory=list)  # Table 1: Ours-w+, Ours
     optimization: list[str] = field(default_factory=list)  # whose generator and encoder PTI and Pose Opt. use
     psp: list[str] = field(default_factory=list)
     e4e: list[str] = field(default_factory=list)
@@ -550,8 +550,10 @@ class RowsConfig:
     no_adv_no_bg: list[str] = field(default_factory=list)  # Table 2: w/o D_Wc, w/o L_BG
     no_adv: list[str] = field(default_factory=list)  # w/o D_Wc, w/ L_BG
     no_bg: list[str] = field(default_factory=list)  # w/ D_Wc, w/o L_BG
+    adv_bg: list[str] = field(default_factory=list)  # w/ D_Wc, w/ L_BG
     no_mix: list[str] = field(default_factory=list)  # shown without the mix, whatever they were trained with
-    conv: list[str] = field(default_factory=list)  # Table 3
+    afa: list[str] = field(default_factory=list)  # Table 2: Ours; Table 3: w/ AFA
+    conv: list[str] = field(default_factory=list)  # Table 3: w/ conv
     experiment: str = ""  # of train.py, for the commands that make missing runs
     camera: str = ""  # of train_camera.py
 

@@ -50,14 +50,14 @@ SOURCES: dict[int, dict[str, Source]] = {
                 Source("no_adv_no_bg", "w_plus"),
                 Source("no_adv", "w_plus"),
                 Source("no_bg", "w_plus"),
-                Source("full", "w_plus"),
+                Source("adv_bg", "w_plus"),
                 Source("no_mix", "no_mix"),
-                Source("full", "full"),
+                Source("afa", "full"),
             ],
             strict=True,
         )
     ),
-    3: {"w/ conv": Source("conv", "full"), "w/ AFA": Source("full", "full")},
+    3: {"w/ conv": Source("conv", "full"), "w/ AFA": Source("afa", "full")},
 }
 
 
