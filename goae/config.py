@@ -107,8 +107,20 @@ class CanonicalConfig:
     erode: int = 1  # pixels of the depth map by which the background is shrunk
 
 
+class InRunFolder:
+    """A job that leaves everything in one folder."""
+
+    paths: PathsConfig
+    run: str
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
 @dataclass
-class TrainConfig:
+class TrainConfig(InRunFolder):
     """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
 
     experiment_name: str = ""  # set by experiment=...; the default run name starts with it
@@ -160,14 +172,9 @@ class TrainConfig:
         """Those that this run trains itself, in order: without stage 1 where it comes from `paths.encoder`."""
         return self.stage_names[1:] if self.paths.encoder else self.stage_names
 
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
-
 
 @dataclass
-class PriorConfig:
+class PriorConfig(InRunFolder):
     """scripts/train_prior.py: a generator, by EG3D's recipe, in the mini world after a supervised warm start."""
 
     experiment_name: str = ""
@@ -192,14 +199,9 @@ class PriorConfig:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
         self.run = run_name(self)
 
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
-
 
 @dataclass
-class CameraConfig:
+class CameraConfig(InRunFolder):
     """scripts/train_camera.py: a camera regressor, trained on a generator's renders."""
 
     experiment_name: str = ""
@@ -218,11 +220,6 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         self.run = run_name(self)
-
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
 
 
 @dataclass
