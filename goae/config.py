@@ -21,7 +21,7 @@ from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.meters import METERS
 from goae.evaluation.paper_tables import TABLES
-from goae.evaluation.protocols import PROTOCOLS
+from goae.evaluation.protocols import PROTOCOLS, RECORDED_METHODS
 from goae.models.afa import AFAConfig
 from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
@@ -107,8 +107,20 @@ class CanonicalConfig:
     erode: int = 1  # pixels of the depth map by which the background is shrunk
 
 
+class InRunFolder:
+    """A job that leaves everything in one folder."""
+
+    paths: PathsConfig
+    run: str
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
 @dataclass
-class TrainConfig:
+class TrainConfig(InRunFolder):
     """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
 
     experiment_name: str = ""  # set by experiment=...; the default run name starts with it
@@ -160,14 +172,9 @@ class TrainConfig:
         """Those that this run trains itself, in order: without stage 1 where it comes from `paths.encoder`."""
         return self.stage_names[1:] if self.paths.encoder else self.stage_names
 
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
-
 
 @dataclass
-class PriorConfig:
+class PriorConfig(InRunFolder):
     """scripts/train_prior.py: a generator, by EG3D's recipe, in the mini world after a supervised warm start."""
 
     experiment_name: str = ""
@@ -192,14 +199,9 @@ class PriorConfig:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
         self.run = run_name(self)
 
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
-
 
 @dataclass
-class CameraConfig:
+class CameraConfig(InRunFolder):
     """scripts/train_camera.py: a camera regressor, trained on a generator's renders."""
 
     experiment_name: str = ""
@@ -218,11 +220,6 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         self.run = run_name(self)
-
-    @property
-    def run_dir(self) -> Path:
-        """The folder of this run."""
-        return Path(self.paths.runs) / self.run
 
 
 @dataclass
@@ -313,10 +310,15 @@ class PriorMetricsConfig:
 
     weights: str = ""  # of a generator: .safetensors, or .pkl as published
     images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
+    floor_images: str = ""  # real ones whose distance from `images` is the floor; empty: between halves of `images`
+    warm_start: str = ""  # a second generator, as it was at the end of the warm start, measured alike
+    previous: str = ""  # a third, from before
+    images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     output: str = ""  # empty: beside the weights, <stem>-metrics.json
+    metrics: str = ""  # file of numbers whose section `prior` gets them, for the shipped generator; empty: none
 
     def __post_init__(self) -> None:
         missing = [name for name in ("weights", "images") if not getattr(self, name)]
@@ -325,6 +327,8 @@ class PriorMetricsConfig:
                 f"{' and '.join(missing)} must be given, for example "
                 f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
             )
+        if self.images_seen < 0:
+            raise ValueError(f"images_seen is {self.images_seen}; expected at least 0")
         check_device(self.device)
 
 
@@ -498,6 +502,7 @@ class ProtocolConfig:
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes; under torchrun as many as it starts
     output: str = ""  # empty: <runs>/<run>/<protocol>
+    records: str = ""  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -515,6 +520,8 @@ class ProtocolConfig:
             raise ValueError("expected num_inputs, timing_images, warm_up >= 0 and batch_size, resamples >= 1")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}; expected one or more names, each once")
+        if self.records and not set(self.methods) & set(RECORDED_METHODS):
+            raise ValueError(f"records is {self.records}, but methods has none of {', '.join(RECORDED_METHODS)}")
         check_device(self.device)
 
     @property
@@ -532,7 +539,7 @@ class ProtocolConfig:
 class RowsConfig:
     """Runs below `runs` that the rows of the paper's tables come from; numbers of several are averaged."""
 
-    full: list[str] = field(default_factory=list)  # Ours-w+, Ours, w/ D_Wc and w/ L_BG, w/ AFA
+    full: list[str] = field(default_factory=list)  # Table 1: Ours-w+, Ours
     optimization: list[str] = field(default_factory=list)  # whose generator and encoder PTI and Pose Opt. use
     psp: list[str] = field(default_factory=list)
     e4e: list[str] = field(default_factory=list)
@@ -540,8 +547,10 @@ class RowsConfig:
     no_adv_no_bg: list[str] = field(default_factory=list)  # Table 2: w/o D_Wc, w/o L_BG
     no_adv: list[str] = field(default_factory=list)  # w/o D_Wc, w/ L_BG
     no_bg: list[str] = field(default_factory=list)  # w/ D_Wc, w/o L_BG
+    adv_bg: list[str] = field(default_factory=list)  # w/ D_Wc, w/ L_BG
     no_mix: list[str] = field(default_factory=list)  # shown without the mix, whatever they were trained with
-    conv: list[str] = field(default_factory=list)  # Table 3
+    afa: list[str] = field(default_factory=list)  # Table 2: Ours; Table 3: w/ AFA
+    conv: list[str] = field(default_factory=list)  # Table 3: w/ conv
     experiment: str = ""  # of train.py, for the commands that make missing runs
     camera: str = ""  # of train_camera.py
 
@@ -576,7 +585,8 @@ class TablesConfig(ProtocolConfig):
     def protocol_config(self, protocol: str, run: str, methods: list[str]) -> ProtocolConfig:
         """How methods of a run are measured, in that run's folder."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ProtocolConfig)}
-        return ProtocolConfig(**values | {"protocol": protocol, "run": run, "methods": methods, "output": ""})
+        own = {"protocol": protocol, "run": run, "methods": methods, "output": "", "records": ""}
+        return ProtocolConfig(**values | own)
 
 
 StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages

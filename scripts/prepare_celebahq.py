@@ -11,8 +11,9 @@ by --list, one image name a line. With CelebA's --identities, intervals are over
 import argparse
 from pathlib import Path
 
-from goae.data.subsets import Download, celebahq_entries, celebahq_test, write_set
+from goae.data.subsets import Download, celebahq_entries, celebahq_test
 from goae.errors import one_paragraph
+from goae.runs.prepare import argument_parser, prepare
 
 
 def main() -> None:
@@ -22,9 +23,7 @@ def main() -> None:
         wanted = _wanted(args)
         entries, counts = celebahq_entries(download.posed, wanted, num=args.num, seed=args.seed)
         settings = {"set": "celebahq", "seed": args.seed, **counts}
-        out = Path(args.out)
-        written = write_set(download, entries, out, settings=settings, resolution=args.resolution, radius=args.radius)
-        print(f"{out}: {len(entries)} images, {'written' if written else 'complete already'}")
+        prepare(download, entries, Path(args.out), settings, args)
 
 
 def _wanted(args: argparse.Namespace) -> dict[str, int | None]:
@@ -49,8 +48,7 @@ def _read(path: str) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, help="folder or zip of crops with dataset.json")
+    parser = argument_parser(__doc__)
     parser.add_argument("--mapping", default="CelebA-HQ-to-CelebA-mapping.txt", help="lines: idx orig_idx orig_file")
     parser.add_argument("--partition", default="list_eval_partition.txt", help="lines: file partition; 2 is the test")
     parser.add_argument("--list", default="", help="image names of the test list, instead of the two files above")
@@ -58,9 +56,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--stem", default="{idx}", help="stem of image number idx, for example {idx:05d}")
     parser.add_argument("--out", default="data/celebahq/test.zip")
     parser.add_argument("--num", type=int, default=1500, help="images to draw")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resolution", type=int, default=512, help="side that every crop must have")
-    parser.add_argument("--radius", type=float, default=2.7, help="distance of every camera; 0: not checked")
     return parser.parse_args()
 
 

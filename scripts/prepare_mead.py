@@ -10,8 +10,9 @@ default PERSON/VIEW/FRAME.png, where FRAME (which may have slashes) is equal in 
 import argparse
 from pathlib import Path
 
-from goae.data.subsets import Download, mead_entries, write_set
+from goae.data.subsets import Download, mead_entries
 from goae.errors import one_paragraph
+from goae.runs.prepare import argument_parser, prepare
 
 VIEWS = ("left_60", "left_30", "front", "right_30", "right_60")
 PATTERN = r"(?P<person>[^/]+)/(?P<view>[^/]+)/(?P<frame>.+)\.[a-z]+"
@@ -24,22 +25,16 @@ def main() -> None:
         choice = {"pattern": args.pattern, "views": args.views, "persons": args.persons, "frames": args.frames}
         entries, counts = mead_entries(download.posed, **choice, seed=args.seed)
         settings = {"set": "mead", "seed": args.seed, "views": args.views, **counts}
-        out = Path(args.out)
-        written = write_set(download, entries, out, settings=settings, resolution=args.resolution, radius=args.radius)
-        print(f"{out}: {len(entries)} images, {'written' if written else 'complete already'}")
+        prepare(download, entries, Path(args.out), settings, args)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, help="folder or zip of crops with dataset.json")
+    parser = argument_parser(__doc__)
     parser.add_argument("--pattern", default=PATTERN, help="regular expression with groups person, view and frame")
     parser.add_argument("--views", nargs="+", default=list(VIEWS), help="names of the views, by the cameras' yaw")
     parser.add_argument("--persons", type=int, default=43)
     parser.add_argument("--frames", type=int, default=5, help="frames of each person")
     parser.add_argument("--out", default="data/mead/test.zip")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resolution", type=int, default=512, help="side that every crop must have")
-    parser.add_argument("--radius", type=float, default=2.7, help="distance of every camera; 0: not checked")
     return parser.parse_args()
 
 

@@ -97,7 +97,12 @@ def compare_sets(real: Tensor, shown: Tensor) -> dict[str, float | int | str]:
 
 def floor(real: Tensor) -> dict[str, float]:
     """The distances between every other row and the rest: what real images of this number reach."""
-    return {f"{name}_floor": value for name, value in distances(real[::2], real[1::2]).items()}
+    return {f"{name}_floor": value for name, value in distances(*halves(real)).items()}
+
+
+def halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Every other row, and the rest."""
+    return rows[::2], rows[1::2]
 
 
 @torch.no_grad()

@@ -24,6 +24,11 @@ from goae.evaluation.runner import Method, reconstruct
 PROTOCOLS = ("input_view", "novel_view")
 COLUMNS = ("source", "target", "person", "group", "yaw")  # of every row, before the numbers; `failed` behind them
 TABLE = ("psnr", "ssim", "mse", "lpips", "fid", "id", "geo", "time")  # columns of the paper's tables
+RECORDED_METHODS = {"w_plus": "wplus", "full": "full"}  # method -> its name in the file of numbers
+RECORDED = {  # column -> its name there
+    **{name: name for name in ("psnr", "mse", "lpips")},
+    **{"id": "identity", "id_independent": "identity_independent", "depth": "depth_error"},
+}
 Progress = Callable[[int], object]
 
 
@@ -213,6 +218,38 @@ def summarize_method(
         numbers = {name: entry["mean"] for name, entry in found["metrics"].items()} | found["sets"]
         table |= {f"{name}{group}": numbers[name] for name in TABLE if name in numbers}
     return {"groups": groups, "table": table}
+
+
+def method_record(rows: Sequence[Row], columns: Sequence[str], *, resamples: int) -> dict[str, Any]:
+    """What the file of numbers says of a method: of all its rows, and of novel views also by the input's yaw.
+
+    Returns: `means_record` of all rows; `yaw_60`, `yaw_0`: those of one group.
+    """
+    groups = [group for group in dict.fromkeys(row["group"] for row in rows) if group]
+    found = means_record(rows, columns, resamples=resamples)
+    for group in groups:
+        members = [row for row in rows if row["group"] == group]
+        found[f"yaw_{group}"] = means_record(members, columns, resamples=resamples)
+    return found
+
+
+def means_record(rows: Sequence[Row], columns: Sequence[str], *, resamples: int) -> dict[str, Any]:
+    """Means of the `RECORDED` columns with 95 % intervals over persons, and the counts behind them.
+
+    A column without a number is left out; `<name>_failed` counts rows that have none.
+    """
+    columns = [name for name in columns if name in RECORDED]
+    values, persons = as_table(rows, columns)
+    found: dict[str, Any] = {
+        "num_inputs": len({row["task"] for row in rows}),
+        "num_shown": len(rows),
+        "num_persons": len(persons.unique()),
+    }
+    for column, estimate, value in zip(columns, mean_intervals(values, persons, num=resamples), values.T, strict=True):
+        name, entry = RECORDED[column], as_estimate(estimate, value)
+        known = {name: entry["mean"], f"{name}_interval": entry["interval"], f"{name}_failed": entry["failed"] or None}
+        found |= {key: number for key, number in known.items() if number is not None}
+    return found
 
 
 def paired_differences(

@@ -13,9 +13,10 @@ from typing import Any
 
 
 def update_section(path: Path, section: str, values: Mapping[str, Any]) -> None:
-    """Set keys of a section, dots leading inwards ("canonical.left"); all else in the file stays as it is.
+    """Set keys of a section, dots leading inwards ("canonical.left"), and take out those that are None.
 
-    The file is replaced whole, so that a reader never sees half of it, and jobs that end at once wait for each other.
+    All else in the file stays as it is. It is replaced whole, so that a reader never sees half of it, and jobs that end
+    at once wait for each other.
 
     Raises: ValueError if the file is not an object of JSON, if the section is a number there, or for a number that is
         not finite.
@@ -29,6 +30,8 @@ def update_section(path: Path, section: str, values: Mapping[str, Any]) -> None:
             if not isinstance(inner, dict):
                 raise ValueError(f"{section} in {path} leads through {name}, which is {inner!r}, not a section")
         inner |= values
+        for name in [name for name, value in values.items() if value is None]:
+            del inner[name]
         _replace(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 

@@ -52,6 +52,12 @@ class Results:
         """All rows, in the order of the tasks, once they are merged."""
         return self.folder / f"{self.name}.csv"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on, as it was claimed."""
+        found: dict[str, Any] = json.loads(self._settings_path.read_text())
+        return found
+
     def append(self, rank: int, rows: Sequence[Mapping[str, object]], features: Tensor) -> None:
         """Write rows and their features (N, width) to the files of process `rank`, and onto the disk."""
         keys = torch.tensor([[float(str(row[key])) for key in KEY] for row in rows])
@@ -106,10 +112,10 @@ class Results:
 
         Raises: ValueError listing each setting that differs.
         """
-        path = self.folder / f"{self.name}.settings.json"
+        path = self._settings_path
         current = json.loads(json.dumps(settings))
         if path.exists():
-            stored = json.loads(path.read_text())
+            stored = self.settings
             differ = [
                 f"{key}: {stored.get(key)!r} there, {current.get(key)!r} now"
                 for key in sorted(stored | current)
@@ -123,6 +129,10 @@ class Results:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         _replace(path, (json.dumps(current, indent=1) + "\n").encode())
+
+    @property
+    def _settings_path(self) -> Path:
+        return self.folder / f"{self.name}.settings.json"
 
     def _part(self, rank: int) -> tuple[Path, Path]:
         return self.folder / f"{self.name}.part{rank}.csv", self.folder / f"{self.name}.part{rank}.features"
@@ -152,6 +162,11 @@ def images_hash(images: PosedImages) -> str:
         if "depth" in images.extras:
             digest.update(images.source.read(str(Path(name).with_suffix(".npz").as_posix())))
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def folder_hash(path: Path) -> str:

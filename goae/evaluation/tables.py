@@ -50,14 +50,14 @@ SOURCES: dict[int, dict[str, Source]] = {
                 Source("no_adv_no_bg", "w_plus"),
                 Source("no_adv", "w_plus"),
                 Source("no_bg", "w_plus"),
-                Source("full", "w_plus"),
+                Source("adv_bg", "w_plus"),
                 Source("no_mix", "no_mix"),
-                Source("full", "full"),
+                Source("afa", "full"),
             ],
             strict=True,
         )
     ),
-    3: {"w/ conv": Source("conv", "full"), "w/ AFA": Source("full", "full")},
+    3: {"w/ conv": Source("conv", "full"), "w/ AFA": Source("afa", "full")},
 }
 
 
@@ -80,7 +80,8 @@ class Stored:
 
 def read_stored(folder: Path, method: str) -> Stored:
     """Read `<method>.*` and `images.*`. Raises: FileNotFoundError if a file is missing."""
-    rows, features = Results.open(folder, method).read()
+    results = Results.open(folder, method)
+    rows, features = results.read()
     targets, target_features = Results.open(folder, "images").read()
     real = {row["target"]: found for row, found in zip(targets, target_features, strict=True)}
     time = folder / f"{method}.time.json"
@@ -90,7 +91,7 @@ def read_stored(folder: Path, method: str) -> Stored:
         rows,
         features,
         real,
-        json.loads((folder / f"{method}.settings.json").read_text()),
+        results.settings,
         json.loads(time.read_text()) if time.exists() else None,
     )
 

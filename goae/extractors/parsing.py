@@ -1,8 +1,8 @@
 """Which pixels are background: the mask M of the background-depth term (paper, Eq. 4).
 
 Faces: a BiSeNet parser of 19 classes, class 0 is background. Cats, for which no parser exists: a general segmenter
-with a cat class, or a rule on what the renderer says: background is where a ray's depth lies beyond a threshold, or
-where its weights sum to little. The depth rule needs no file and is the default for cats.
+with a cat class, or a rule on what the renderer says: background is where a ray's depth lies beyond a threshold. The
+rule needs no file and is the default for cats.
 """
 
 from pathlib import Path
@@ -82,11 +82,6 @@ class Segmenter(Frozen):
 def background_by_depth(depth: Tensor, threshold: float) -> Tensor:
     """1 where the depth along the ray (B, 1, R, R) lies beyond `threshold`, scene units."""
     return (depth > threshold).to(depth.dtype)
-
-
-def background_by_opacity(opacity: Tensor, threshold: float = 0.5) -> Tensor:
-    """1 where the weights of a ray (B, 1, R, R) sum to less than `threshold`; of use if the generator leaves gaps."""
-    return (opacity < threshold).to(opacity.dtype)
 
 
 def _normalised(image: Tensor, size: int) -> Tensor:

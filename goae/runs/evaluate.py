@@ -1,7 +1,6 @@
 """Measure a trained run on the input views of its test images."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from goae.baselines.floors import AverageCode
 from goae.config import EvaluateConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.evaluation.image_metrics import image_metrics
+from goae.evaluation.results import file_hash
 from goae.evaluation.runner import (
     Method,
     evaluate_input_view,
@@ -65,7 +65,7 @@ def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
 def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
     files = {name: trained(run, name) for name in finished_stages(run)}
-    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    hashes = {name: file_hash(path) for name, path in files.items()}
     return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
 
 

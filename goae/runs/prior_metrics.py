@@ -1,28 +1,96 @@
-"""Compare the images of a generator with those of a data set."""
+"""Compare the images of a generator, and of those before it, with the images of a data set."""
 
-import hashlib
 from pathlib import Path
+from typing import Any
 
+import torch
 from eg3d import checkpoint
+from eg3d.generator import TriPlaneGenerator
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from goae import build
-from goae.config import PriorMetricsConfig
+from goae.config import PRIOR_STAGES, PriorConfig, PriorMetricsConfig, load_run
 from goae.data.datasets import PosedImages
-from goae.evaluation.distribution import distances, floor, generated_features, real_features
+from goae.evaluation.distribution import Features, distances, generated_features, halves, real_features
+from goae.evaluation.records import update_section
+from goae.evaluation.results import file_hash
 from goae.evaluation.runner import write_json
 from goae.runs.setup import device_of
+from goae.training.tracking import read_metrics
+
+Found = dict[str, Any]
 
 
 def prior_metrics(config: PriorMetricsConfig) -> Path:
-    """Write Fréchet and kernel distance, and those between halves of the real images, as JSON; returns its path."""
-    wanted, device = config.distribution, device_of(config)
-    weights = Path(config.weights)
+    """Write Fréchet and kernel distances, and those between real images, as JSON; returns its path."""
+    device, weights = device_of(config), Path(config.weights)
+    seen = config.images_seen or images_seen(weights)
+    features = build.build_features(config.distribution, device)
     generator = checkpoint.load(weights).to(device)
     images = PosedImages(config.images, generator.config.image_resolution)
-    features = build.build_features(wanted, device)
-    real = real_features(images, features, batch_size=wanted.batch_size, device=device)
+    real = features_of(images, config, features, device)
+    made_from = files_of(config) | {"num_generated": config.distribution.num_samples, "num_real": len(real)}
+    found = compare(config, generator, images, features, real)
+    for name in ("warm_start", "previous"):
+        if path := getattr(config, name):
+            other = compare(config, checkpoint.load(path).to(device), images, features, real)
+            found |= {f"{distance}_{name}": value for distance, value in other.items()}
+    others, reference = real_sides(config, images, features, real, device)
+    found |= {f"{distance}_floor": value for distance, value in distances(others, reference).items()}
+    made_from |= {"num_floor": [len(others), len(reference)]}
+    if seen is not None:
+        found["images_seen"] = seen
+    path = Path(config.output) if config.output else weights.with_name(f"{weights.stem}-metrics.json")
+    write_json(found | made_from, path)
+    if config.metrics:
+        update_section(Path(config.metrics), "prior", prior_numbers(found, made_from))
+    return path
+
+
+def images_seen(weights: Path) -> int | None:
+    """Real images that a stage of scripts/train_prior.py had drawn when it wrote these weights; None for other files.
+
+    Raises: ValueError if the run's log does not tell, as while the stage goes on.
+    """
+    stage = weights.stem.removesuffix("-best")
+    if stage not in PRIOR_STAGES[1:] or not (weights.parent / "config.yaml").exists():
+        return None
+    fit = getattr(load_run(weights.parent, PriorConfig), stage).fit
+    metric = f"val/{fit.monitor}"
+    rows = [row for row in read_metrics(weights.parent, stage) if metric in row]
+    if not rows or (weights.stem == stage and rows[-1]["step"] != fit.steps):
+        raise ValueError(
+            f"{weights.parent / stage}.jsonl has no {metric} of the step at which {weights.name} was written; train "
+            f"the stage to its end, or give the number of images with images_seen=N"
+        )
+    row = rows[-1] if weights.stem == stage else min(rows, key=lambda row: row[metric])
+    return int(row["step"]) * int(fit.batch_size)
+
+
+def files_of(config: PriorMetricsConfig) -> Found:
+    """What the numbers depend on besides the counts."""
+    weights = Path(config.weights)
+    found = {"weights": weights.name, "sha256": file_hash(weights), "images": config.images}
+    for name in ("warm_start", "previous"):
+        if path := getattr(config, name):
+            found[f"{name}_sha256"] = file_hash(Path(path))
+    if config.floor_images:
+        found["floor_images"] = config.floor_images
+    return found | {"features": config.distribution.features, "seed": config.seed}
+
+
+def features_of(images: PosedImages, config: PriorMetricsConfig, features: Features, device: torch.device) -> Tensor:
+    """Features (N, D) of all images of a data set."""
+    return real_features(images, features, batch_size=config.distribution.batch_size, device=device)
+
+
+def compare(
+    config: PriorMetricsConfig, generator: TriPlaneGenerator, images: PosedImages, features: Features, real: Tensor
+) -> dict[str, float]:
+    """Both distances of a generator, whose z and cameras are those of every other that is compared."""
+    wanted = config.distribution
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("generated images", total=wanted.num_samples)
         generated = generated_features(
@@ -34,16 +102,25 @@ def prior_metrics(config: PriorMetricsConfig) -> Path:
             seed=config.seed,
             progress=lambda done: bar.update(task, completed=done),
         )
-    found = distances(generated, real) | floor(real)
-    made_from = {
-        "weights": weights.name,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "images": config.images,
-        "features": wanted.features,
-        "num_generated": len(generated),
-        "num_real": len(real),
-        "seed": config.seed,
-    }
-    path = Path(config.output) if config.output else weights.with_name(f"{weights.stem}-metrics.json")
-    write_json(found | made_from, path)
-    return path
+    return distances(generated, real)
+
+
+def real_sides(
+    config: PriorMetricsConfig, images: PosedImages, features: Features, real: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Features of the two sets of real images whose distances are the floor.
+
+    `floor_images` stand in for the generated ones: as many of them, from the first, where there are so many.
+    """
+    if not config.floor_images:
+        return halves(real)
+    others = PosedImages(config.floor_images, images.resolution)
+    num = min(config.distribution.num_samples, len(others))
+    return features_of(others, config, features, device)[:num], real
+
+
+def prior_numbers(found: Found, made_from: Found) -> Found:
+    """`images_seen`, `fd`, `kid_floor`, ...: what section `prior` records; None for what was not measured."""
+    kinds = ("", "_floor", "_warm_start", "_previous")
+    names = ["images_seen", *(f"{distance}{kind}" for kind in kinds for distance in ("fd", "kid"))]
+    return {name: found.get(name) for name in names} | {"compared": made_from}

@@ -1,6 +1,5 @@
 """Measure methods by one of the paper's protocols: resumable, in one process or several, with the same results."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from goae.data.datasets import PosedImages
 from goae.evaluation.measuring import Measures
 from goae.evaluation.protocols import (
     COLUMNS,
+    RECORDED_METHODS,
     People,
     Task,
     chunks,
@@ -27,17 +27,20 @@ from goae.evaluation.protocols import (
     input_view_tasks,
     measure_images,
     measure_method,
+    method_record,
     novel_view_tasks,
     of_tasks,
     paired_differences,
     summarize_method,
 )
-from goae.evaluation.results import Results, images_hash
+from goae.evaluation.records import update_section
+from goae.evaluation.results import Results, file_hash, images_hash
 from goae.evaluation.runner import hardware, write_json
 from goae.evaluation.timing import inversion_seconds
 from goae.runs.setup import launch, trained
 
 PEOPLE = ("person", "expression", "view")
+SECTIONS = {"input_view": "goae.test", "novel_view": "goae.multiview"}  # of the file of numbers
 
 
 class Finished(NamedTuple):
@@ -57,6 +60,8 @@ def run_protocol(config: ProtocolConfig) -> Path:
         write_json(
             summary(config, found.results, found.images, found.columns, found.settings), config.folder / "summary.json"
         )
+        if config.records:
+            record(config, found)
     fabric.barrier()
     return config.folder / "summary.json"
 
@@ -121,6 +126,16 @@ def measure(config: ProtocolConfig, fabric: Fabric) -> Finished:
     return Finished(results, real, measures.columns, shared)
 
 
+def record(config: ProtocolConfig, found: Finished) -> None:
+    """Put the numbers of GOAE's two methods, and what they depend on, into the file of numbers."""
+    for method, name in RECORDED_METHODS.items():
+        if method in found.results:
+            results = found.results[method]
+            numbers = method_record(results.read()[0], found.columns, resamples=config.resamples)
+            values = {name: numbers | {"made_from": results.settings}}
+            update_section(Path(config.records), SECTIONS[config.protocol], values)
+
+
 def open_tasks(config: ProtocolConfig) -> tuple[PosedImages, list[Task]]:
     """The test images with what the metrics need of them, and the protocol's tasks.
 
@@ -182,7 +197,7 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     if run.method != name:
         raise ValueError(f"rivals.{name} is {path}, which is a run of method={run.method}")
     own = config.generator_path or load_run(Path(config.runs) / config.run, TrainConfig).paths.generator
-    if file_hash(own) != file_hash(run.paths.generator):
+    if file_hash(Path(own)) != file_hash(Path(run.paths.generator)):
         raise ValueError(
             f"rivals.{name} is {path}, which was trained on the generator {run.paths.generator}, but {own} is "
             "measured; codes mean nothing to another generator"
@@ -191,11 +206,6 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: stage `encoder` of this run has not finished")
     return str(file)
-
-
-def file_hash(path: str) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def settings_of(

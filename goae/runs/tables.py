@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from goae.config import TablesConfig
+from goae.config import TablesConfig, TrainConfig, load_run
 from goae.evaluation.claims import claims_page
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES
@@ -24,6 +24,7 @@ TRAINED = {  # overrides of train.py that make a row's run
     "no_adv_no_bg": "stage=encoder stages.encoder.adv=0 stages.encoder.bg=0",
     "no_adv": "stage=encoder stages.encoder.adv=0",
     "no_bg": "stage=encoder stages.encoder.bg=0",
+    "adv_bg": "stage=encoder",
     "conv": "afa.variant=conv",
 }
 REFINED = ("full", "no_mix")  # methods that need the second stage
@@ -84,14 +85,12 @@ def missing_weights(config: TablesConfig, source: Source) -> str:
     runs = runs_of(config, source)
     if not runs:
         return f"rows.{source.runs} names no run"
-    found = []
+    absent: dict[str, list[str]] = {}
     for run in runs:
-        folder = Path(config.runs) / run
-        files = ["config.yaml"] if source.method == "pti" else ["config.yaml", "encoder.safetensors"]
-        files += ["refiner.safetensors"] if source.method in REFINED else []
-        absent = [str(folder / file) for file in files if not (folder / file).exists()]
-        if absent:
-            found.append(f"no {' and '.join(absent)}: `{train_command(config, source.runs, run)}`")
+        for file in wanted_files(Path(config.runs) / run, source.method):
+            if not file.exists():
+                absent.setdefault(train_command(config, source.runs, run), []).append(str(file))
+    found = [f"no {' and '.join(files)}: `{command}`" for command, files in absent.items()]
     regressor = config.baselines.regressor
     if source.method == "pose_opt" and not Path(regressor).is_file():
         found.append(
@@ -100,8 +99,22 @@ def missing_weights(config: TablesConfig, source: Source) -> str:
     return ", ".join(found)
 
 
+def wanted_files(folder: Path, method: str) -> list[Path]:
+    """What a method needs of a run, whose stage 1 may be that of another (`paths.encoder`)."""
+    files = [folder / "config.yaml"]
+    if method != "pti":
+        elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""
+        files.append(Path(elsewhere) if elsewhere else folder / "encoder.safetensors")
+    if method in REFINED:
+        files.append(folder / "refiner.safetensors")
+    return files
+
+
 def train_command(config: TablesConfig, key: str, run: str) -> str:
-    """The command that makes the run of a row."""
+    """The command that makes the run of a row: its whole sweep, or the run by itself."""
+    sweep = re.match(rf"{config.rows.experiment}-(table[23])-", run)
+    if sweep:
+        return f"python scripts/train.py -m experiment={config.rows.experiment} sweep={sweep[1]}"
     seed = re.search(r"-seed(\d+)$", run)
     words = ["python scripts/train.py", f"experiment={config.rows.experiment}", TRAINED.get(key, "")]
     words += [f"seed={seed[1]}" if seed and seed[1] != "0" else "", f"run={run}"]

@@ -14,6 +14,7 @@ from goae.evaluation.protocols import (
     as_row,
     chunks,
     input_view_tasks,
+    method_record,
     novel_view_tasks,
     paired_differences,
     summarize_method,
@@ -100,6 +101,29 @@ def test_a_summary_by_hand() -> None:
         "lpips0": 7.0,
         "fid0": front["sets"]["fid"],
     }
+
+
+def test_a_record_has_the_mean_of_all_pairs_and_of_each_yaw() -> None:
+    values, groups = [1.0, 3.0, math.nan, 5.0, 9.0], ["60", "60", "60", "0", "0"]
+    measured = rows(values, groups, [1, 1, 2, 1, 2])
+    for row in measured:
+        row |= {"ssim": "0.5", "id_independent": row["mse"]}
+    found = method_record(measured, ["mse", "lpips", "ssim", "id_independent"], resamples=200)
+    side, front = found.pop("yaw_60"), found.pop("yaw_0")
+    assert (found["num_inputs"], found["num_shown"], found["num_persons"]) == (5, 5, 2)
+    assert found["mse"] == found["identity_independent"] == 4.5 and found["mse_failed"] == 1
+    low, high = found["mse_interval"]
+    assert low == pytest.approx(3.0) and high == 9.0  # person 1 has 1, 3 and 5; person 2 has 9
+    assert front["mse"] == 7.0 and front["mse_interval"] == [5.0, 9.0] and "mse_failed" not in front
+    assert side["mse"] == 2.0 and "mse_interval" not in side  # all its numbers are of one person
+    named = {"mse", "lpips", "identity_independent"}
+    counts = {"num_inputs", "num_shown", "num_persons"}
+    assert set(found) == named | counts | {f"{name}_{end}" for name in named for end in ("interval", "failed")}
+
+
+def test_a_record_has_no_column_that_was_not_measured() -> None:
+    found = method_record(rows([math.nan] * 2, [""] * 2, [0, 1]), ["mse", "lpips"], resamples=10)
+    assert found == {"num_inputs": 2, "num_shown": 2, "num_persons": 2, "mse_failed": 2, "lpips_failed": 2}
 
 
 def test_columns_are_those_of_the_papers_tables() -> None:

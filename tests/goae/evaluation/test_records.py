@@ -30,6 +30,13 @@ def test_a_section_changes_and_all_else_stays(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
 
 
+def test_a_key_that_is_none_is_taken_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    update_section(path, "prior", {"fd": 2.0, "fd_previous": 4.0})
+    update_section(path, "prior", {"fd": 3.0, "fd_previous": None, "fd_warm_start": None})
+    assert read_records(path) == {"prior": {"fd": 3.0}}
+
+
 def test_no_number_of_writers_at_once_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"w{k}"]) for k in range(3)]

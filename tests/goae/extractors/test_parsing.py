@@ -1,4 +1,4 @@
-"""Background masks: layouts and plumbing with seeded random weights, and the rules on depth and opacity."""
+"""Background masks: layouts and plumbing with seeded random weights, and the rule on depth."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,6 @@ from goae.extractors.parsing import (
     FaceParser,
     Segmenter,
     background_by_depth,
-    background_by_opacity,
 )
 
 
@@ -90,7 +89,6 @@ def test_the_segmenter_keeps_its_subject(tmp_path: Path) -> None:
         Segmenter(tmp_path / "segmenter.pth", subject=21)
 
 
-def test_rules_on_depth_and_opacity() -> None:
+def test_the_rule_on_depth() -> None:
     depth = torch.tensor([2.5, 2.9, 3.0, 3.2]).reshape(1, 1, 2, 2)
     assert background_by_depth(depth, 2.95).flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert background_by_opacity(depth - 2.5).flatten().tolist() == [1.0, 1.0, 0.0, 0.0]

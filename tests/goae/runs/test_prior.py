@@ -1,6 +1,7 @@
 """Training a generator on tiny runs: both stages, exact resume, any number of processes, a start from nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from PIL import Image
 
 from goae.config import PriorConfig, PriorMetricsConfig
 from goae.data.datasets import PosedImages
+from goae.data.mini import SplitConfig, write_split
 from goae.runs.prior import train_prior
-from goae.runs.prior_metrics import prior_metrics
+from goae.runs.prior_metrics import images_seen, prior_metrics
 from goae.training import checkpoint
 from goae.training.tracking import read_metrics
 
@@ -112,21 +114,54 @@ def test_images_without_factors_are_trained_from_scratch(tiny_data: Path, tmp_pa
     assert {name for name in first if name.startswith("g/")} == {"g/adv"}
 
 
+def compared(weights: Path, images: Path, *more: str) -> Path:
+    given = [f"weights={weights}", f"images={images}", "distribution.num_samples=10", "distribution.batch_size=3"]
+    return prior_metrics(composed_as(PriorMetricsConfig, *given, *more, name="prior_metrics"))
+
+
 def test_a_generator_is_compared_with_images(whole: Path, tiny_data: Path) -> None:
-    config = composed_as(
-        PriorMetricsConfig,
-        f"weights={whole / 'adversarial.safetensors'}",
-        f"images={tiny_data}",
-        "distribution.num_samples=10",
-        "distribution.batch_size=3",
-        name="prior_metrics",
-    )
-    path = prior_metrics(config)
+    path = compared(whole / "adversarial.safetensors", tiny_data)
     assert path == whole / "adversarial-metrics.json"
     found, last = json.loads(path.read_text()), logged(whole)[-1]
     for name in ("fd", "kid", "fd_floor", "kid_floor"):  # of the same seed, so those of the training's last step
         assert found[name] == pytest.approx(last[f"val/{name}"], rel=1e-9)
-    assert (found["num_generated"], found["num_real"]) == (10, 12)
+    assert (found["num_generated"], found["num_real"], found["num_floor"]) == (10, 12, [6, 6])
+    assert found["images_seen"] == 6 * 8
+
+
+def test_the_numbers_of_the_shipped_generator_are_recorded(whole: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Beside a generator of before, and against real images of another split; what is not given is taken out."""
+    weights, warm, records = tmp_path / "generator.safetensors", whole / "warm_start.safetensors", tmp_path / "all.json"
+    for end in (".safetensors", ".json"):
+        shutil.copy(whole / f"adversarial{end}", weights.with_suffix(end))
+    records.write_text('{"prior": {"wplus_psnr": 20.0, "fd_previous": 9.0}, "goae": {}}')
+    others = tmp_path / "others.zip"
+    write_split(SplitConfig("val", 14, 0, 32), others, workers=1, progress=lambda done: None)
+    more = [f"warm_start={warm}", f"floor_images={others}", "images_seen=48", f"metrics={records}"]
+    compared(weights, tiny_data, *more)
+    prior = json.loads(records.read_text())["prior"]
+    measured = {f"{distance}{kind}" for distance in ("fd", "kid") for kind in ("", "_floor", "_warm_start")}
+    assert set(prior) == {"wplus_psnr", "images_seen", "compared"} | measured
+    alone = json.loads(compared(warm, tiny_data, f"output={tmp_path / 'warm.json'}").read_text())
+    first = json.loads(compared(weights, tiny_data, f"output={tmp_path / 'one.json'}").read_text())
+    assert (prior["fd_warm_start"], prior["kid_warm_start"]) == (alone["fd"], alone["kid"])
+    assert prior["fd"] == first["fd"] != prior["fd_warm_start"] and prior["images_seen"] == 48
+    assert (
+        prior["compared"] | {"features": "mini", "num_generated": 10, "num_real": 12, "num_floor": [10, 12]}
+        == (prior["compared"])
+    )
+    assert prior["compared"]["warm_start_sha256"] == alone["sha256"]
+    assert alone["images_seen"] == 3 * 4 and "images_seen" not in first  # no run folder tells
+
+
+def test_images_seen_are_those_of_the_step_that_wrote_the_weights(whole: Path, tmp_path: Path) -> None:
+    rows = [row for row in logged(whole) if "val/fd" in row]
+    best = min(rows, key=lambda row: row["val/fd"])["step"]
+    assert [images_seen(whole / f"adversarial{end}.safetensors") for end in ("", "-best")] == [48, 8 * best]
+    shutil.copy(whole / "config.yaml", tmp_path)
+    (tmp_path / "adversarial.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    with pytest.raises(ValueError, match=r"adversarial\.jsonl has no val/fd of the step .*images_seen=N"):
+        images_seen(tmp_path / "adversarial.safetensors")  # as if it was to go on
 
 
 def test_metrics_want_both_files() -> None:

@@ -86,6 +86,36 @@ def test_the_numbers_are_those_of_the_reconstruction(input_view: Path, overrides
     assert float(row["ssim"]) == pytest.approx(float(ssim(shown, sample["image"][None])), abs=1e-5)
 
 
+def test_both_protocols_record_what_they_measured(tmp_path: Path, input_view: Path, overrides: list[str]) -> None:
+    """The input view from rows that are there; novel views of six inputs; an independent network that is not random."""
+    path = tmp_path / "metrics.json"
+    path.write_text('{"prior": {"fd": 2.0}}')
+    run_protocol(configured("eval_celebahq", input_view, overrides, f"records={path}"))
+    more = [f"records={path}", "num_inputs=6", "methods=[w_avg,w_plus]", "metrics.identity_independent=mini"]
+    novel = run_protocol(configured("eval_mead", tmp_path / "novel", overrides, *more)).parent
+    found = json.loads(path.read_text())
+    assert found["prior"] == {"fd": 2.0}
+    assert set(found["goae"]["test"]) == {"wplus", "full"} and set(found["goae"]["multiview"]) == {"wplus"}
+    names = {"psnr": "psnr", "mse": "mse", "lpips": "lpips", "id": "identity", "depth": "depth_error"}
+    summary = json.loads((input_view / "summary.json").read_text())["methods"]["full"]["groups"]["input"]["metrics"]
+    full = found["goae"]["test"]["full"]
+    for column, name in names.items():
+        assert full[name] == summary[column]["mean"] and full[f"{name}_interval"] == summary[column]["interval"]
+    assert "identity_independent" not in full and (full["num_inputs"], full["num_shown"]) == (12, 12)
+    assert full["made_from"] == json.loads((input_view / "full.settings.json").read_text())
+    wplus, rows = found["goae"]["multiview"]["wplus"], table(novel / "w_plus.csv")
+    for column, name in (names | {"id_independent": "identity_independent"}).items():
+        assert wplus[name] == pytest.approx(sum(float(row[column]) for row in rows) / 24)
+        parts = 16 * wplus["yaw_60"][name] + 8 * wplus["yaw_0"][name]
+        assert wplus[name] == pytest.approx(parts / 24)
+    assert wplus["made_from"]["metrics"]["identity_independent"] == "mini"
+
+
+def test_records_want_a_method_that_is_recorded(tmp_path: Path, overrides: list[str]) -> None:
+    with pytest.raises(ValueError, match="methods has none of w_plus, full"):
+        configured("eval_celebahq", tmp_path, overrides, "methods=[w_avg]", "records=metrics.json")
+
+
 class Counted:
     """A method that counts what it inverts and stops, as a kill would, after some images."""
 

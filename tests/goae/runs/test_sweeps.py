@@ -13,8 +13,10 @@ from hydra import compose, initialize_config_dir
 from tiny import tiny_generator
 
 from goae import build
-from goae.config import PLUGINS, SweepReportConfig, TrainConfig, has_plugin, load_run, require_plugins
+from goae.config import PLUGINS, SweepReportConfig, TablesConfig, TrainConfig, has_plugin, load_run, require_plugins
+from goae.evaluation.tables import SOURCES
 from goae.runs.sweep_report import sweep_report
+from goae.runs.tables import missing_weights
 from goae.runs.train import objective
 from scripts import run_script
 
@@ -26,12 +28,12 @@ needs_plugins = pytest.mark.skipif(
 )
 
 
-def cells(sweep: str) -> list[TrainConfig]:
+def cells(sweep: str, experiment: str = "mini") -> list[TrainConfig]:
     """The runs of a grid with the last of its seeds."""
     params = yaml.safe_load((CONFIGS / "sweep" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
     assert params.pop("seed") == "0,1,2"
     values = [[f"{key}={value}" for value in yaml.safe_load(f"[{text}]")] for key, text in params.items()]
-    given = "experiment=mini", f"sweep={sweep}", "seed=2"
+    given = f"experiment={experiment}", f"sweep={sweep}", "seed=2"
     return [composed_as(TrainConfig, *given, *cell) for cell in product(*values)]
 
 
@@ -56,6 +58,49 @@ def test_every_cell_composes_with_a_name_of_its_own(sweep: str) -> None:
     if sweep == "table3":
         assert len(made) == 4
         assert {(c.afa.variant, c.goae.mix.planes) for c in made} == set(product(("paper", "conv"), ("xyz", "none")))
+
+
+@pytest.mark.parametrize(("world", "experiment", "seeds"), [("mini", "mini", (0, 1, 2)), ("full", "ffhq", (0,))])
+def test_tables_read_the_runs_that_sweeps_leave(world: str, experiment: str, seeds: tuple[int, ...]) -> None:
+    def names(made: list[TrainConfig]) -> list[list[str]]:
+        return [[f"{config.run.removesuffix('2')}{seed}" for seed in seeds] for config in made]
+
+    rows = composed_as(TablesConfig, f"world={world}", "table=2", name="tables").rows
+    made = cells("table2", experiment)
+    terms = {
+        (c.stages.encoder.adv > 0, c.stages.encoder.bg > 0): runs for c, runs in zip(made, names(made), strict=True)
+    }
+    assert terms == {
+        (False, False): rows.no_adv_no_bg,
+        (False, True): rows.no_adv,
+        (True, False): rows.no_bg,
+        (True, True): rows.adv_bg,
+    }
+    mixed = [config for config in cells("table3", experiment) if config.goae.mix.planes == "xyz"]
+    variants = dict(zip([config.afa.variant for config in mixed], names(mixed), strict=True))
+    assert variants == {"paper": rows.afa, "conv": rows.conv} and rows.no_mix == rows.afa
+
+
+def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
+    config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", name="tables")
+    for name, source in SOURCES[2].items():
+        sweep = "table2" if source.method == "w_plus" else "table3"
+        told = missing_weights(config, source)
+        assert told.endswith(f": `python scripts/train.py -m experiment=mini sweep={sweep}`"), name
+        assert told.count("config.yaml") == 3 and told.count("`") == 2  # of three seeds, with one command
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(8, 8), (16, 4), (32, 2)])
+def test_the_full_world_cuts_at_every_resolution_with_tokens_of_64(side: int, ratio: int) -> None:
+    grid = f"hydra.sweeper.params={{afa.feature_resolution: {side}}}"
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        made = compose("train", ["experiment=ffhq", "sweep=afa_resolution", grid], return_hydra_config=True)
+    assert made.hydra.sweeper.params == {"afa.feature_resolution": str(side), "seed": "0,1,2"}
+    given = "experiment=ffhq", "sweep=afa_resolution", f"afa.feature_resolution={side}"
+    afa = composed_as(TrainConfig, *given, f"afa.token_ratio={ratio}").afa
+    assert afa.token_ratio * afa.feature_resolution == 64
+    with pytest.raises(ValueError, match=r"afa\.image_resolution=512 must be"):
+        composed_as(TrainConfig, *given, f"afa.token_ratio={ratio // 2}")
 
 
 def test_a_stage_of_another_run_is_not_trained_again() -> None:
@@ -119,6 +164,15 @@ def test_a_sweep_trains_every_cell_goes_on_and_hands_on_its_encoders(
         assert not (path.parent / "encoder.jsonl").exists()
         config = load_run(path.parent, TrainConfig)
         assert Path(config.paths.encoder).parent.name == "tiny-table2-adv0.05-bg5.0-seed0"
+    rows = vars(composed_as(TablesConfig, "table=2", name="tables").rows)
+    tiny = {
+        key: [f"tiny{name[4:]}" for name in rows[key] if name.endswith("-seed0")]
+        for key in rows
+        if "table" in str(rows[key])
+    }
+    overrides = [f"rows.{key}={names}" for key, names in tiny.items()]
+    tables = composed_as(TablesConfig, "table=2", f"runs={runs[0].parent}", *overrides, name="tables")
+    assert [missing_weights(tables, source) for number in (2, 3) for source in SOURCES[number].values()] == [""] * 8
 
 
 def test_the_page_has_means_and_spreads_over_seeds(

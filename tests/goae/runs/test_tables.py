@@ -43,6 +43,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
         "metrics.identity_independent=none",
         f"images.input_view={tiny_data}",
         "rows.full=[tiny-seed0]",
+        "rows.afa=[tiny-seed0]",
         "rows.conv=[tiny-conv-seed0]",
         "rows.optimization=[tiny-seed0]",
         "resolution=32",
