@@ -420,6 +420,7 @@ class BenchConfig:
     repeats: int = 5  # timed runs of each side, in turns
     batch_size: int = 1  # of the parts that are no mini training steps
     output: str = ""  # JSON, the chart beside it; empty: docs/results/bench/, for a choice of parts runs/bench/
+    update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int = 0  # 0: PyTorch's default
     # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml; no generator: random weights

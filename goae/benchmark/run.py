@@ -12,6 +12,7 @@ from goae.benchmark.figures import lazy_parts
 from goae.benchmark.machine import Machine, has_bf16
 from goae.benchmark.measure import num_calls
 from goae.benchmark.parts import Worlds, choose, part_of
+from goae.benchmark.record import updated
 from goae.benchmark.report import Values, draw_chart, part_values, table, write_json
 from goae.config import BenchConfig
 
@@ -23,17 +24,22 @@ SPEED_PERIOD = 3600.0  # seconds over which the time left is estimated
 def bench(config: BenchConfig, worlds: Worlds) -> Path:
     """Write the JSON and, beside it, the chart; print the table. Returns: the path of the JSON.
 
-    Raises: ValueError, when all is written, if a part failed or a plain reference is slower than it may be.
+    Raises: before measuring, FileNotFoundError or ValueError if a record is to be updated that is not there or of
+        another machine; when all is written, ValueError if a part failed or a plain reference is slower than it may be.
     """
     setting = Setting(device_of(config), config.num_threads, config.repeats)
     names = choose(config.parts, bf16=has_bf16(setting.device))
     machine = measure_machine(setting)
     comparable = config.full == BenchConfig().full and config.batch_size == 1
-    parts, failures = measure_parts(names, machine, setting, worlds, comparable=comparable)
     output = output_path(config, setting.device)
-    write_json({"machine": machine.as_dict(), "parts": parts}, output)
-    if parts:
-        draw_chart(parts, machine.as_dict(), output.with_suffix(".png"))
+    if config.update:
+        updated(output, {}, machine)  # fails before anything is measured
+    parts, failures = measure_parts(names, machine, setting, worlds, comparable=comparable)
+    record = {"machine": machine.as_dict(), "parts": parts}
+    record = updated(output, parts, machine) if config.update else record
+    write_json(record, output)
+    if record["parts"]:
+        draw_chart(record["parts"], record["machine"], output.with_suffix(".png"))
     console = Console() if Console().is_terminal else Console(width=FILE_WIDTH)
     console.print(table(parts, machine.as_dict()))
     problems = [*failures, *lazy_parts(parts)]
@@ -85,6 +91,7 @@ def device_of(config: BenchConfig) -> torch.device:
 
 
 def output_path(config: BenchConfig, device: torch.device) -> Path:
-    """`output`; by default the recorded results for a whole run, and a file that git ignores for a choice of parts."""
+    """`output`; by default the recorded results for a whole run or an update, else a file that git ignores."""
     name = "gpu.json" if device.type == "cuda" else f"{device.type}.json"
-    return Path(config.output) if config.output else (SCRATCH if config.parts else RECORD) / name
+    folder = RECORD if config.update or not config.parts else SCRATCH
+    return Path(config.output) if config.output else folder / name

@@ -14,6 +14,7 @@ def test_only_a_whole_run_is_recorded_by_default() -> None:
     assert output_path(BenchConfig(), CPU) == Path("docs/results/bench/cpu.json")
     assert output_path(BenchConfig(), GPU) == Path("docs/results/bench/gpu.json")
     assert output_path(BenchConfig(parts=["encoder"]), CPU) == Path("runs/bench/cpu.json")
+    assert output_path(BenchConfig(parts=["encoder"], update=True), CPU) == Path("docs/results/bench/cpu.json")
     assert output_path(BenchConfig(parts=["encoder"], output="x.json"), GPU) == Path("x.json")
 
 
