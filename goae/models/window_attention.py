@@ -1,7 +1,7 @@
 """Cosine attention inside windows (Swin V2): PyTorch's fused attention without gradients, its plain steps with them.
 
-The attention maps take more memory than all else in a Swin block. Training does not keep them, but finds them again in
-the backward pass, by products of a head's few channels.
+The attention maps take more memory than all else in a Swin block. Training does not keep large ones, but finds them again
+in the backward pass, by products of a head's few channels; the numbers are the same either way.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 LARGEST_SCALE = math.log(100)  # of the logits
 LARGEST_BIAS = 16.0
+LARGEST_KEPT = 2**20  # numbers of a block's attention map
 
 
 class FusedWindowAttention(WindowAttention):
@@ -25,10 +26,12 @@ class FusedWindowAttention(WindowAttention):
         biases: Any = (self.q_bias, self.k_bias, self.v_bias)
         bias = None if self.q_bias is None else torch.cat(biases)
         qkv = F.linear(x, self.qkv.weight, bias)
-        if torch.is_grad_enabled():
-            x = checkpoint(self._attend, qkv, mask, use_reentrant=False)
-        else:
+        if not torch.is_grad_enabled():
             x = self._attend_fused(qkv, mask)
+        elif len(x) * self.num_heads * x.shape[1] ** 2 <= LARGEST_KEPT:
+            x = self._attend(qkv, mask)
+        else:
+            x = checkpoint(self._attend, qkv, mask, use_reentrant=False)
         return self.proj_drop(self.proj(x))
 
     def _attend(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
