@@ -1,7 +1,7 @@
 """Cosine attention inside windows (Swin V2): PyTorch's fused attention without gradients, its plain steps with them.
 
-The attention maps take more memory than all else in a Swin block. Training keeps small ones, and finds the others again in
-the backward pass, by products of a head's few channels; the numbers are the same either way.
+The attention maps take more memory than all else in a Swin block. Training keeps small ones, and finds the others again
+in the backward pass, by products of a head's few channels; the numbers are the same either way.
 """
 
 import math
