@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from eg3d.checkpoint import describe, generator_hash, load, save
 
+from goae.models.sampling import with_samples
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -18,6 +20,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--which", default="G_ema", choices=["G_ema", "G"], help="network to convert")
     parser.add_argument(
         "--half", action="store_true", help="store float16, which halves the size and rounds the weights"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="coarse, and fine, samples per ray to store; 0: its own"
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     return parser.parse_args()
@@ -28,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     if existing and not args.force:
         raise FileExistsError(f"{existing[0]} exists and was left as it is; pass --force to replace it")
     print(describe(args.input, which=args.which))
-    generator = load(args.input, which=args.which)
+    generator = with_samples(load(args.input, which=args.which), args.samples)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     save(generator, args.output, dtype=torch.float16 if args.half else torch.float32)
     print(f"{'written:':<18}{args.output}\n{'hash:':<18}{generator_hash(load(args.output))}")

@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,14 @@ def test_hostile_file_ends_the_process_with_an_error(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and "`os.system`" in done.stderr and done.stderr.count("\n") == 1
     assert not marker.exists() and list(tmp_path.iterdir()) == [path]
+
+
+def test_samples_change_the_stored_configuration_alone(
+    pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "own.safetensors"
+    assert convert(monkeypatch, pickled, output, "--samples", "7") == ""
+    before, after = load(pickled), load(output)
+    rendering = replace(before.config.rendering, depth_resolution=7, depth_resolution_importance=7)
+    assert after.config == replace(before.config, rendering=rendering)
+    assert generator_hash(after) == generator_hash(before)
