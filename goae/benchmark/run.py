@@ -24,13 +24,16 @@ SPEED_PERIOD = 3600.0  # seconds over which the time left is estimated
 def bench(config: BenchConfig, worlds: Worlds) -> Path:
     """Write the JSON and, beside it, the chart; print the table. Returns: the path of the JSON.
 
-    Raises: before measuring, FileNotFoundError or ValueError if a record is to be updated that is not there or of
-        another machine; when all is written, ValueError if a part failed or a plain reference is slower than it may be.
+    Raises: before measuring, FileNotFoundError or ValueError if a record is to be updated that is not there, or of
+        another machine or other sizes; when all is written, ValueError if a part failed or a plain reference is slower
+        than it may be.
     """
+    comparable = config.full == BenchConfig().full and config.batch_size == 1
+    if config.update and not comparable:
+        raise ValueError("update=true keeps the record's sizes: leave out batch_size and full, or update=true")
     setting = Setting(device_of(config), config.num_threads, config.repeats)
     names = choose(config.parts, bf16=has_bf16(setting.device))
     machine = measure_machine(setting)
-    comparable = config.full == BenchConfig().full and config.batch_size == 1
     output = output_path(config, setting.device)
     if config.update:
         updated(output, {}, machine)  # fails before anything is measured

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from goae.benchmark.run import device_of, output_path
+from goae.benchmark.parts import Worlds
+from goae.benchmark.run import bench, device_of, output_path
 from goae.config import BenchConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -21,3 +23,10 @@ def test_only_a_whole_run_is_recorded_by_default() -> None:
 def test_the_device() -> None:
     assert device_of(BenchConfig(device="cpu")) == CPU
     assert device_of(BenchConfig()).type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_other_sizes_do_not_get_into_the_record() -> None:
+    worlds = Worlds.__new__(Worlds)  # nothing of it is read
+    for changed in (BenchConfig(update=True, batch_size=2), BenchConfig(update=True, full=["experiment=tiny"])):
+        with pytest.raises(ValueError, match="keeps the record's sizes"):
+            bench(changed, worlds)
