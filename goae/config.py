@@ -244,6 +244,7 @@ class EvaluateConfig:
     timing_images: int = 20  # images over which the time of one inversion is the median
     identity: str = ""  # identity network of the metric; empty: the run's own
     identity_path: str = ""
+    shipped: str = ""  # folder of an encoder and a refiner for the same generator, measured beside the run; empty: none
 
     def __post_init__(self) -> None:
         if not self.run:

@@ -24,6 +24,7 @@ from goae.evaluation.runner import (
     write_rows,
 )
 from goae.evaluation.timing import inversion_seconds
+from goae.loading import load_inverter
 from goae.losses.reconstruction import pooled
 from goae.runs.setup import device_of, finished_stages, open_images, run_encoder, run_inverter, trained
 
@@ -37,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if is_measured(folder / "summary.json", made_from):
         print(f"{config.run_dir}: evaluation is complete")
         return folder / "summary.json"
-    methods = read_methods(run)
+    methods = read_methods(run) | shipped_methods(config, run)
     samples = read_samples(run, config.num_images)
     metrics = build_metrics(config, run)
     identity = config.identity or run.perception.identity
@@ -62,9 +63,32 @@ def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
     return {"w_avg": AverageCode(inverter.goae.generator), "w_plus": EncoderOnly(inverter.goae), "full": inverter}
 
 
+def shipped_methods(config: EvaluateConfig, run: TrainConfig) -> dict[str, Method[Any]]:
+    """W+ and full inversion by the weights in the folder `shipped`, on the run's generator."""
+    if not config.shipped:
+        return {}
+    inverter = load_inverter(generator=run.paths.generator, device=device_of(run), **shipped_weights(config))
+    return {"shipped_w_plus": EncoderOnly(inverter.goae), "shipped_full": inverter}
+
+
+def shipped_weights(config: EvaluateConfig) -> dict[str, Path]:
+    """Encoder and refiner in the folder `shipped`; none where it is empty.
+
+    Raises: FileNotFoundError if one of them is not there.
+    """
+    if not config.shipped:
+        return {}
+    paths = {name: Path(config.shipped) / f"{name}.safetensors" for name in ("encoder", "refiner")}
+    for path in paths.values():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: shipped={config.shipped} has to hold both stages' weights")
+    return paths
+
+
 def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
     files = {name: trained(run, name) for name in finished_stages(run)}
+    files |= {f"shipped_{name}": path for name, path in shipped_weights(config).items()}
     hashes = {name: file_hash(path) for name, path in files.items()}
     return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
 

@@ -22,6 +22,8 @@ LABELS = {
     "w_avg": "render of w_avg",
     "w_plus": "W+ (stage 1)",
     "full": "full (stage 1 + 2)",
+    "shipped_w_plus": "W+, shipped weights",
+    "shipped_full": "full, shipped weights",
     "psp": "pSp-3D",
     "e4e": "e4e-3D",
     "ide3d": "IDE-3D's encoder",

@@ -171,8 +171,16 @@ def test_evaluation_report_and_inversion(
         assert values["psnr"] >= mean - 1e-6  # Jensen
     before = (trained.run_dir / "evaluation" / "summary.json").stat().st_mtime_ns
     assert evaluate(config).stat().st_mtime_ns == before  # nothing changed, so nothing is measured again
+    config.shipped = str(trained.run_dir)  # its own weights again, so that their numbers are known
+    beside = json.loads(evaluate(config).read_text())["methods"]
+    for name in ("w_plus", "full"):
+        assert {**beside[f"shipped_{name}"], "seconds": 0} == {**beside[name], "seconds": 0}
     page = report(config).read_text()
-    assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
+    assert (
+        "full, shipped weights" in page
+        and page.count("data:image/png;base64,") == 4
+        and "http" not in page.replace("http-equiv", "")
+    )
     (trained.run_dir / "config.yaml").write_text(original)
 
     photos = trained.run_dir / "photos"
@@ -205,6 +213,11 @@ def test_evaluation_report_and_inversion(
     pixels = np.array(Image.open(out / "0" / "reconstruction.png"))
     shown = ((inverter.reconstruct(loaded).image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(pixels, shown)
+
+
+def test_missing_shipped_weights_are_named(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors does not exist: shipped="):
+        evaluate(EvaluateConfig(run="whole", runs=world["folder"], shipped=str(tmp_path)))
 
 
 def failing(*arguments: str, script: str = "train") -> str:
