@@ -67,7 +67,13 @@ def shipped_methods(config: EvaluateConfig, run: TrainConfig) -> dict[str, Metho
     """W+ and full inversion by the weights in the folder `shipped`, on the run's generator."""
     if not config.shipped:
         return {}
-    inverter = load_inverter(generator=run.paths.generator, device=device_of(run), **shipped_weights(config))
+    files = shipped_weights(config)
+    inverter = load_inverter(
+        generator=run.paths.generator,
+        encoder=files["encoder"],
+        refiner=files["refiner"],
+        device=device_of(run),
+    )
     return {"shipped_w_plus": EncoderOnly(inverter.goae), "shipped_full": inverter}
 
 

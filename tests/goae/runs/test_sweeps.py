@@ -113,7 +113,7 @@ def test_a_stage_of_another_run_is_not_trained_again() -> None:
 def test_a_missing_plugin_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("goae.config.find_spec", lambda name: None)
+    monkeypatch.setattr("goae.config.composing.find_spec", lambda name: None)
     require_plugins(["sweep=table2", "seed=1"])
     for argument in PLUGINS:
         with pytest.raises(ValueError, match=r"pip install -e '\.\[sweep\]'"):

@@ -1,0 +1,145 @@
+"""What Hydra knows and gives back: the schemas, a composed configuration, and the one that a run has stored."""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from goae.config.jobs import (
+    BenchConfig,
+    CheckMetersConfig,
+    EvaluateConfig,
+    FiguresConfig,
+    InvertConfig,
+    InvertHeadsConfig,
+    PriorMetricsConfig,
+    SweepReportConfig,
+)
+from goae.config.protocols import ProtocolConfig, TablesConfig
+from goae.config.training import CameraConfig, PriorConfig, RunConfig, TrainConfig
+
+# What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
+FREE = (
+    *("stage", "device", "num_devices", "renderer_checkpointing", "logging", "data.workers"),
+    *("validation.batch_size", "distribution.batch_size"),
+)
+FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
+# What on the command line needs a plugin of the extra `sweep`, by the plugin's module.
+PLUGINS = {
+    **dict.fromkeys(("launch=joblib", "hydra/launcher=joblib"), "hydra_joblib_launcher"),
+    **dict.fromkeys(
+        ("launch=slurm", "launch=slurm_dry", "hydra/launcher=submitit_slurm", "hydra/launcher=submitit_local"),
+        "hydra_submitit_launcher",
+    ),
+    **dict.fromkeys(("sweep=search", "hydra/sweeper=optuna"), "hydra_optuna_sweeper"),
+}
+C = TypeVar("C")
+
+
+def has_plugin(module: str) -> bool:
+    """Whether a Hydra plugin is installed."""
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{module}") is not None
+
+
+def require_plugins(arguments: Sequence[str]) -> None:
+    """Check that the Hydra plugins that a command line asks for are installed; Hydra's own message names no remedy.
+
+    Raises: ValueError with the command that installs them.
+    """
+    for argument in arguments:
+        plugin = PLUGINS.get(argument)
+        if plugin and not has_plugin(plugin):
+            raise ValueError(
+                f"{argument} needs the Hydra plugin {plugin}, which is not installed; install the extra `sweep` with "
+                f"`pip install -e '.[sweep]'`"
+            )
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, so that a wrong key or type fails while composing."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="prior_schema", node=PriorConfig)
+    store.store(name="train_camera_schema", node=CameraConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="sweep_report_schema", node=SweepReportConfig)
+    store.store(name="invert_schema", node=InvertConfig)
+    store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
+    store.store(name="check_meters_schema", node=CheckMetersConfig)
+    store.store(name="invert_heads_schema", node=InvertHeadsConfig)
+    store.store(name="figures_schema", node=FiguresConfig)
+    store.store(name="bench_schema", node=BenchConfig)
+    store.store(name="protocol_schema", node=ProtocolConfig)
+    store.store(name="tables_schema", node=TablesConfig)
+
+
+def to_object(composed: DictConfig, schema: type[C]) -> C:
+    """The dataclasses of a composed configuration, checked."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema)
+    return config
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """Nested dictionaries of plain values."""
+    return dataclasses.asdict(config)
+
+
+def claim_run(config: RunConfig) -> None:
+    """Store the configuration in the run folder, or check that the run that is there was started with it.
+
+    Raises: ValueError listing each key that differs, except those that may change (steps, logging, device).
+    """
+    path = config.run_dir / "config.yaml"
+    if path.exists():
+        stored, current = flatten(to_plain(load_run(config.run_dir, type(config)))), flatten(to_plain(config))
+        differ = [k for k in sorted(stored | current) if stored.get(k) != current.get(k) and not _free(k, config)]
+        if differ:
+            lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
+            raise ValueError(
+                f"The run {config.run_dir} was started with another configuration ({lines}). Choose another name with "
+                f"run=NAME, or delete the folder to start it again."
+            )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
+    partial.replace(path)
+
+
+def load_run(run_dir: Path, schema: type[C]) -> C:
+    """The configuration that a run folder holds.
+
+    Raises: FileNotFoundError if it is no run folder; ValueError if its keys are not those of this version.
+    """
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist, so {run_dir} is no run folder. Give the name of a run below the runs folder, "
+            f"for example run=mini-seed0, or start one with `python scripts/train.py`."
+        )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+    except Exception as error:  # OmegaConf raises many kinds, all of them about the file's content
+        raise ValueError(f"{path} does not fit this version of the configuration: {error}") from error
+    assert isinstance(merged, DictConfig)
+    return to_object(merged, schema)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _free(key: str, config: RunConfig) -> bool:
+    if key.startswith("rival.") and isinstance(config, TrainConfig) and config.method == "goae":
+        return True  # not used; runs from before there were rivals go on
+    if any(key == name or key.startswith(f"{name}.") for name in FREE):
+        return True
+    return ".fit." in key and key.rsplit(".", 1)[-1] in FREE_FIT

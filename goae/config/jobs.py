@@ -1,0 +1,225 @@
+"""Schemas of the scripts that measure, invert, and draw."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from goae.baselines.optimization import SPACES, OptimizationConfig
+from goae.baselines.pose_optimization import PoseOptimizationConfig
+from goae.baselines.pti import PTIConfig
+from goae.config.training import PerceptionConfig, check_device
+from goae.evaluation.conditions import ConditionsConfig
+from goae.evaluation.distribution import DistributionConfig
+from goae.evaluation.meters import METERS
+
+
+@dataclass
+class BaselinesConfig:
+    """Settings of the methods that optimise, by the names that `build.build_baseline` takes; configs/baselines/."""
+
+    w: OptimizationConfig = field(default_factory=OptimizationConfig)
+    w_plus: OptimizationConfig = field(default_factory=OptimizationConfig)
+    pti: PTIConfig = field(default_factory=PTIConfig)
+    pose_opt: PoseOptimizationConfig = field(default_factory=PoseOptimizationConfig)
+    regressor: str = ""  # weights of the camera regressor, from which pose_opt starts
+
+
+@dataclass
+class EvaluateConfig:
+    """scripts/evaluate.py and scripts/report.py: a trained run on its test images."""
+
+    run: str = ""  # the run's name below `runs`
+    runs: str = "runs"
+    num_images: int = 0  # of the test set; 0: all
+    batch_size: int = 10
+    timing_images: int = 20  # images over which the time of one inversion is the median
+    identity: str = ""  # identity network of the metric; empty: the run's own
+    identity_path: str = ""
+    shipped: str = ""  # folder of an encoder and a refiner for the same generator, measured beside the run; empty: none
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ValueError("run is empty; give the name of a trained run, for example run=mini-seed0")
+        if self.num_images < 0 or self.batch_size < 1 or self.timing_images < 1:
+            raise ValueError("expected num_images >= 0, batch_size >= 1 and timing_images >= 1")
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self.runs) / self.run
+
+
+@dataclass
+class SweepReportConfig:
+    """scripts/sweep_report.py: the runs of a sweep side by side."""
+
+    name: str = ""  # of the sweep, sweep=NAME of scripts/train.py
+    experiment_name: str = "mini"
+    pattern: str = ""  # glob of run folders below `runs`; empty: <experiment_name>-<name>-*
+    runs: str = "runs"
+    num_images: int = 0  # of the test set; 0: all
+    batch_size: int = 10
+    timing_images: int = 20  # images over which the time of one inversion is the median
+    identity: str = ""  # identity network of the metric; empty: the runs' own
+    identity_path: str = ""
+    output: str = ""  # of the page, the CSV beside it; empty: <runs>/<name>.html
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name is empty; give that of a sweep, for example name=table2")
+        self.pattern = self.pattern or f"{self.experiment_name}-{self.name}-*"
+
+
+@dataclass
+class InvertConfig:
+    """scripts/invert.py: photos to saved inversions."""
+
+    input: str = ""  # an image, or a folder of them
+    camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
+    regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
+    output: str = "output"
+    run: str = ""  # a trained run below `runs`; empty: the three files below
+    runs: str = "runs"
+    generator_path: str = ""  # keys other than the names of folders of configs/, which Hydra takes for groups
+    encoder_path: str = ""
+    refiner_path: str = ""
+    preset_name: str = ""  # paper | official; empty: what the refiner was trained with
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.input or bool(self.camera) == bool(self.regressor_path):
+            raise ValueError(
+                "input and one of camera and regressor_path must be given, for example input=photo.png "
+                "camera=dataset.json, or input=photo.png regressor_path=runs/mini_camera-seed0/camera.safetensors"
+            )
+        if not self.run and not (self.generator_path and self.encoder_path and self.refiner_path):
+            raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")
+
+
+@dataclass
+class PriorMetricsConfig:
+    """scripts/prior_metrics.py: images of a generator against those of a data set."""
+
+    weights: str = ""  # of a generator: .safetensors, or .pkl as published
+    images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
+    floor_images: str = ""  # real ones whose distance from `images` is the floor; empty: between halves of `images`
+    warm_start: str = ""  # a second generator, as it was at the end of the warm start, measured alike
+    previous: str = ""  # a third, from before
+    images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = ""  # empty: beside the weights, <stem>-metrics.json
+    metrics: str = ""  # file of numbers whose section `prior` gets them, for the shipped generator; empty: none
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("weights", "images") if not getattr(self, name)]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} must be given, for example "
+                f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
+            )
+        if self.images_seen < 0:
+            raise ValueError(f"images_seen is {self.images_seen}; expected at least 0")
+        check_device(self.device)
+
+
+@dataclass
+class CheckMetersConfig:
+    """scripts/check_meters.py: whether the meters of the tables can tell procedural people apart."""
+
+    multiview: str = "data/mini/multiview.zip"  # unseen people with every expression from every view
+    test: str = "data/mini/test.zip"  # unseen people with depth, parts and attributes, for the perception network
+    meters: list[str] = field(default_factory=lambda: list(METERS))  # names in goae/evaluation/meters.py
+    lpips_path: str = ""  # empty paths: the cache that fetch_weights.py fills, the mini network the shipped file
+    face_resnet_path: str = ""
+    vgg_path: str = ""
+    perception_path: str = ""
+    batch_size: int = 50
+    resamples: int = 1000  # of people and images, for the intervals
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    metrics: str = "goae/assets/mini/metrics.json"  # sections `meters` and `perception`; another file for a trial
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.meters if name not in METERS]
+        if unknown:
+            raise ValueError(f"meters has {', '.join(unknown)}; expected names out of {', '.join(METERS)}")
+        if self.batch_size < 1 or self.resamples < 2:
+            raise ValueError(f"batch_size {self.batch_size}, resamples {self.resamples}; expected at least 1 and 2")
+        check_device(self.device)
+
+
+@dataclass
+class InvertHeadsConfig:
+    """scripts/invert_heads.py: inversion of procedural heads by optimisation, and what it has to beat."""
+
+    generator_path: str = "goae/assets/mini/generator.safetensors"
+    train: str = "data/mini/train.zip"  # of the mean image and of the nearest
+    test: str = "data/mini/test.zip"
+    num_images: int = 200  # of the test images, from the first; 0: all
+    spaces: list[str] = field(default_factory=lambda: list(SPACES))  # w | w_plus
+    batch_size: int = 20  # images whose codes are found together, and lost together if the run is stopped
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    lpips_path: str = ""  # empty: the cache
+    num_shown: int = 8  # rows of the picture, from the first batch
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = "runs/invert_heads"
+    metrics: str = "goae/assets/mini/metrics.json"  # its section `prior`; empty: only the summary, for a trial
+
+    def __post_init__(self) -> None:
+        if not self.spaces or set(self.spaces) - set(SPACES):
+            raise ValueError(f"spaces is {self.spaces}; expected some of {', '.join(SPACES)}")
+        if self.num_images < 0 or self.batch_size < 1 or self.num_shown < 1:
+            raise ValueError("expected num_images >= 0, batch_size >= 1 and num_shown >= 1")
+        check_device(self.device)
+
+
+@dataclass
+class FiguresConfig:
+    """scripts/figures.py: a figure of the paper, measured and drawn."""
+
+    figure: int = 0  # its number in the paper; 0: list them
+    generator_path: str = "goae/assets/mini/generator.safetensors"
+    networks: PerceptionConfig = field(default_factory=PerceptionConfig)
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)  # Fig. 3
+    shown: int = 0  # which of the z is drawn
+    images: str = "data/mini/test.zip"  # folder or zip in EG3D's format, of the figures with inversions
+    subjects: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # which of them
+    yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14, 15
+    novel_yaws: list[float] = field(default_factory=lambda: [-30.0, 30.0])  # degrees; Fig. 6, 12, 13
+    runs: str = "runs"  # where the runs lie that the following name
+    ours: str = "mini-seed0"
+    encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7
+    refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
+    compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
+    optimisers: BaselinesConfig = field(default_factory=BaselinesConfig)  # of pti and pose_opt
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = "runs/figures"
+    metrics: str = "goae/assets/mini/metrics.json"  # empty: only the picture, for a trial
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shown < self.conditions.num_z:
+            raise ValueError(f"shown is {self.shown}; expected a number below conditions.num_z {self.conditions.num_z}")
+        check_device(self.device)
+
+
+@dataclass
+class BenchConfig:
+    """scripts/bench.py: speed and memory against the plain reference."""
+
+    parts: list[str] = field(default_factory=list)  # names in goae/benchmark/parts.py; empty: all
+    repeats: int = 5  # timed runs of each side, in turns
+    batch_size: int = 1  # of the parts that are no mini training steps
+    output: str = ""  # JSON, the chart beside it; empty: docs/results/bench/, for a choice of parts runs/bench/
+    update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
+    device: str = "auto"  # auto | cpu | cuda
+    num_threads: int = 0  # 0: PyTorch's default
+    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml; no generator: random weights
+    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator="])
+    mini: list[str] = field(default_factory=lambda: ["experiment=mini"])
+    prior: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.batch_size < 1 or self.num_threads < 0:
+            raise ValueError("expected repeats >= 1, batch_size >= 1 and num_threads >= 0")
+        check_device(self.device)

@@ -1,0 +1,215 @@
+"""Schemas of the scripts that train: a run of GOAE or a rival, of a generator, of a camera regressor."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eg3d.generator import GeneratorConfig
+
+from goae.camera.regressor import RegressorConfig
+from goae.data.batches import DataConfig
+from goae.evaluation.distribution import DistributionConfig
+from goae.models.afa import AFAConfig
+from goae.models.discriminator import LatentDiscriminatorConfig
+from goae.models.encoder import EncoderConfig
+from goae.models.goae import GOAEConfig
+from goae.models.pyramid_encoder import RivalConfig
+from goae.training.adversarial import AdversarialConfig
+from goae.training.camera_stage import CameraStageConfig
+from goae.training.encoder_stage import EncoderStageConfig
+from goae.training.prior import WarmStartConfig
+from goae.training.refiner_stage import RefinerStageConfig
+from goae.training.tracking import LoggingConfig
+
+STAGES = ("all", "encoder", "refiner")
+METHODS = ("goae", "psp", "e4e", "ide3d")
+PRIOR_STAGES = ("all", "warm_start", "adversarial")
+PRECISIONS = ("32-true", "bf16-mixed")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class PathsConfig:
+    """Where files lie; relative paths start from the current folder."""
+
+    runs: str = "runs"
+    generator: str = ""  # .pkl as published, or .safetensors; empty: random weights of the sizes in `generator`
+    encoder: str = ""  # stage 1's weights, of another run; empty: this run's own
+    backbone: str = ""  # where the encoder starts: ImageNet weights in timm's naming; rivals: IR-SE50; empty: random
+    canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
+
+
+@dataclass
+class PerceptionConfig:
+    """The frozen networks behind losses and metrics; an empty path means the cache that fetch_weights.py fills."""
+
+    lpips: str = "alex"  # alex | vgg | none
+    lpips_path: str = ""
+    identity: str = "arcface"  # arcface | face_resnet | facenet | mini | none; of the loss
+    identity_path: str = ""
+    background: str = "parser"  # parser | segmenter | mini | depth; which pixels of a front view are background
+    background_path: str = ""
+    background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray
+
+
+@dataclass
+class StagesConfig:
+    """Both training stages."""
+
+    encoder: EncoderStageConfig = field(default_factory=EncoderStageConfig)
+    refiner: RefinerStageConfig = field(default_factory=RefinerStageConfig)
+
+
+@dataclass
+class ValidationConfig:
+    """The validation curve while training."""
+
+    num_images: int = 100
+    batch_size: int = 10
+
+
+@dataclass
+class CanonicalConfig:
+    """scripts/canonical_stats.py: how W_c is sampled (paper, Sec. 4.1: 0.1 million front views)."""
+
+    num_samples: int = 100_000
+    batch_size: int = 8
+    seed: int = 0
+    erode: int = 1  # pixels of the depth map by which the background is shrunk
+
+
+class InRunFolder:
+    """A job that leaves everything in one folder."""
+
+    paths: PathsConfig
+    run: str
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.paths.runs) / self.run
+
+
+@dataclass
+class TrainConfig(InRunFolder):
+    """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
+
+    experiment_name: str = ""  # set by experiment=...; the default run name starts with it
+    variant: str = ""  # which of a sweep's cells this is, set by sweep=...; part of the default run name
+    run: str = ""  # empty: <experiment>-seed<seed>; the same name resumes
+    method: str = "goae"  # goae | psp | e4e | ide3d: the encoders of the paper's Table 1; of rivals stage 1 alone
+    stage: str = "all"  # all | encoder | refiner
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    num_devices: int = 1  # processes of one self-launched run; torchrun sets its own
+    precision: str = "32-true"  # 32-true | bf16-mixed
+    training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
+    renderer_checkpointing: bool = False  # plain renderer: find samples again in the backward pass, as the fused does
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    latent_discriminator: LatentDiscriminatorConfig = field(default_factory=LatentDiscriminatorConfig)
+    afa: AFAConfig = field(default_factory=AFAConfig)
+    goae: GOAEConfig = field(default_factory=GOAEConfig)
+    rival: RivalConfig = field(default_factory=RivalConfig)  # the encoder of a method other than goae
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    canonical: CanonicalConfig = field(default_factory=CanonicalConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
+        if self.method != "goae" and self.stage == "refiner":
+            raise ValueError(f"stage is 'refiner', but {self.method} has stage 1 alone; use stage=all or stage=encoder")
+        if self.paths.encoder and (self.method != "goae" or self.stage == "encoder"):
+            raise ValueError(
+                f"paths.encoder is {self.paths.encoder!r}, stage 1 of another run, but method={self.method} and "
+                f"stage={self.stage} train it here; leave it empty, or set method=goae and stage=refiner"
+            )
+        self.run = run_name(self)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages that the method has, in order."""
+        return ("encoder", "refiner") if self.method == "goae" else ("encoder",)
+
+    @property
+    def own_stages(self) -> tuple[str, ...]:
+        """Those that this run trains itself, in order: without stage 1 where it comes from `paths.encoder`."""
+        return self.stage_names[1:] if self.paths.encoder else self.stage_names
+
+
+@dataclass
+class PriorConfig(InRunFolder):
+    """scripts/train_prior.py: a generator, by EG3D's recipe, in the mini world after a supervised warm start."""
+
+    experiment_name: str = ""
+    run: str = ""
+    stage: str = "all"  # all | warm_start | adversarial
+    seed: int = 0
+    device: str = "auto"
+    num_devices: int = 1
+    precision: str = "32-true"
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)  # of the warm start
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)  # of the adversarial stage
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.stage not in PRIOR_STAGES:
+            raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
+        self.run = run_name(self)
+
+
+@dataclass
+class CameraConfig(InRunFolder):
+    """scripts/train_camera.py: a camera regressor, trained on a generator's renders."""
+
+    experiment_name: str = ""
+    run: str = ""
+    seed: int = 0
+    device: str = "auto"
+    num_devices: int = 1
+    precision: str = "32-true"
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    regressor: RegressorConfig = field(default_factory=RegressorConfig)
+    data: DataConfig = field(default_factory=DataConfig)  # poses: labels of `train`; also measured on `validation`
+    camera: CameraStageConfig = field(default_factory=CameraStageConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        self.run = run_name(self)
+
+
+StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages
+RunConfig = StagedConfig | CameraConfig
+
+
+def run_name(config: RunConfig) -> str:
+    """The run's name, by default from experiment and seed; checks the keys that all runs share."""
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"precision is {config.precision!r}; expected one of {', '.join(PRECISIONS)}")
+    check_device(config.device)
+    rival = f"-{config.method}" if isinstance(config, TrainConfig) and config.method != "goae" else ""
+    variant = f"-{config.variant}" if isinstance(config, TrainConfig) and config.variant else ""
+    name = config.run or f"{config.experiment_name or 'custom'}{rival}{variant}-seed{config.seed}"
+    if Path(name).name != name:
+        raise ValueError(f"run is {name!r}; expected a plain folder name below paths.runs ({config.paths.runs})")
+    return name
+
+
+def check_device(device: str) -> None:
+    """Raises: ValueError if there is no device of this name."""
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
