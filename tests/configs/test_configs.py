@@ -39,7 +39,7 @@ def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     made = config(f"experiment={experiment}", f"preset={preset_name}")
     assert made.run == f"{experiment}-seed0"
     assert made.afa.variant == preset_name
-    if experiment != "mini":  # whose masks have sizes of their own
+    if not experiment.startswith("mini"):  # whose masks have sizes of their own
         assert made.goae == preset(preset_name)
 
 
