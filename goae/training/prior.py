@@ -33,6 +33,7 @@ class WarmStartConfig:
     raw: float = 1.0  # L2 between the raw render and the image at its resolution
     lpips: float = 0.8
     lpips_resolution: int = 128  # images are enlarged to this size for the perceptual network
+    parts: float = 0.0  # L2 in which every part of the head counts alike, whatever its size (eyes, lips, glasses)
     depth: float = 0.0  # L1 between the rendered depth and the true one, where the head is
     mapping_gain: float = 100.0  # how much faster the mapping layers learn: undoes their multiplier of 0.01
     lr_decay_steps: int = 0  # the learning rate falls linearly to a tenth over the last so many steps; 0: constant
@@ -50,10 +51,10 @@ class SupervisedLosses:
         if config.lpips and lpips is None:
             raise ValueError("warm_start.lpips is not 0 but perception.lpips is none: name a network, or set it to 0")
         self.generator, self.lpips, self.config = generator, lpips, config
-        self.weights = {name: getattr(config, name) for name in ("l2", "l1", "raw", "lpips", "depth")}
+        self.weights = {name: getattr(config, name) for name in ("l2", "l1", "raw", "lpips", "parts", "depth")}
 
     def __call__(self, batch: Batch, draw: Draw, *, update_w_avg: bool = False) -> dict[str, Tensor]:
-        """Unweighted terms of images, their labels, factors, and for the depth term depth and parts."""
+        """Unweighted terms of images, their labels, factors, and for the last two terms depth and parts."""
         image, config = batch["image"], self.config
         spare = draw.generator("spare entries of z")
         ws = codes(self.generator, batch["factors"], spare=spare, update_w_avg=update_w_avg)
@@ -68,6 +69,8 @@ class SupervisedLosses:
             size = (config.lpips_resolution, config.lpips_resolution)
             pair = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (view.image, image)]
             terms["lpips"] = perceptual(pair[0], pair[1], self.lpips)
+        if config.parts:
+            terms["parts"] = part_error(view.image, image, batch["parts"])
         if config.depth:
             terms["depth"] = depth_error(view.image_depth, batch["depth"], batch["parts"])
         return terms
@@ -151,6 +154,18 @@ def depth_error(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:
     true_depth = F.interpolate(true_depth, size, mode="nearest")
     inside = F.interpolate((parts > 0).float(), size, mode="nearest")
     return ((depth - true_depth).abs() * inside).sum() / inside.sum().clamp_min(1)
+
+
+def part_error(image: Tensor, target: Tensor, parts: Tensor) -> Tensor:
+    """Mean over the parts that are there of the mean squared error in their pixels.
+
+    Args:
+        image, target: (B, 3, H, H).
+        parts: (B, 1, H, H), the label of every pixel as a whole number from 0.
+    """
+    member = F.one_hot(parts.flatten().long()).to(image)  # (pixels, labels)
+    error, count = (image - target).square().mean(1).flatten() @ member, member.sum(0)
+    return (error[count > 0] / count[count > 0]).mean()
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
-"""The warm start's learning rates on a tiny generator: the mapping's own, and their fall at the end."""
+"""The warm start's learning rates on a tiny generator: the mapping's own, and their fall at the end. Its term by parts."""
 
 import pytest
+import torch
 from tiny import tiny_generator
 
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig
-from goae.training.prior import WarmStartConfig, WarmStartStage
+from goae.training.prior import WarmStartConfig, WarmStartStage, part_error
 
 
 @pytest.fixture
@@ -29,3 +30,18 @@ def test_the_mapping_learns_faster_and_both_rates_fall_to_a_tenth(
     stage.begin(step)
     rest, mapping = (group["lr"] for group in stage.optimizer.param_groups)
     assert rest == pytest.approx(rate) and mapping == pytest.approx(50 * rate)
+
+
+def test_a_small_part_counts_as_much_as_a_large_one() -> None:
+    parts = torch.zeros(2, 1, 4, 4)
+    parts[0, 0, 0, 0] = 10  # one pixel of the 32; labels between are not there
+    target = torch.zeros(2, 3, 4, 4)
+    image = target.clone().requires_grad_(True)
+    small, large = torch.zeros_like(target), torch.zeros_like(target)
+    small[0, :, 0, 0] = 1.0
+    large[(parts == 0).expand_as(target)] = 1.0
+    assert part_error(image + small, target, parts).item() == pytest.approx(0.5)
+    assert part_error(image + large, target, parts).item() == pytest.approx(0.5)
+    part_error(image + small + large, target, parts).backward()
+    assert image.grad is not None
+    assert image.grad[0, :, 0, 0].sum().item() == pytest.approx(image.grad.sum().item() / 2)
