@@ -1,4 +1,4 @@
-"""The warm start's learning rates on a tiny generator: the mapping's own, and their fall at the end. Its term by parts."""
+"""The warm start on a tiny generator: the mapping's own learning rate, the fall of both, and the term by parts."""
 
 import pytest
 import torch
