@@ -9,7 +9,7 @@ from goae.benchmark.run import bench
 from goae.config import BenchConfig, PriorConfig, TrainConfig, register, to_object
 from goae.errors import one_paragraph
 
-register()
+register(BenchConfig, PriorConfig, TrainConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="bench")

@@ -7,7 +7,7 @@ from goae.config import TrainConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.canonical import canonical_stats
 
-register()
+register(TrainConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train")

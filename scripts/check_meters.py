@@ -7,7 +7,7 @@ from goae.config import CheckMetersConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.check_meters import check_meters
 
-register()
+register(CheckMetersConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="check_meters")

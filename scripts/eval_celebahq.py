@@ -11,7 +11,7 @@ from goae.config import ProtocolConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.protocol import run_protocol
 
-register()
+register(ProtocolConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="eval_celebahq")

@@ -7,7 +7,7 @@ from goae.config import EvaluateConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.evaluate import evaluate
 
-register()
+register(EvaluateConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="evaluate")

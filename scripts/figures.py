@@ -7,7 +7,7 @@ from goae.config import FiguresConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.figures import draw_figure, list_figures
 
-register()
+register(FiguresConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="figures")

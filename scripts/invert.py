@@ -7,7 +7,7 @@ from goae.config import InvertConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.invert import invert
 
-register()
+register(InvertConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="invert")

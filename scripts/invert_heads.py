@@ -7,7 +7,7 @@ from goae.config import InvertHeadsConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.invert_heads import invert_heads
 
-register()
+register(InvertHeadsConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="invert_heads")

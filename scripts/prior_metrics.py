@@ -7,7 +7,7 @@ from goae.config import PriorMetricsConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.prior_metrics import prior_metrics
 
-register()
+register(PriorMetricsConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="prior_metrics")

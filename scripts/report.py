@@ -7,7 +7,7 @@ from goae.config import EvaluateConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.report import report
 
-register()
+register(EvaluateConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="evaluate")

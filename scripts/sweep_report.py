@@ -7,7 +7,7 @@ from goae.config import SweepReportConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.sweep_report import sweep_report
 
-register()
+register(SweepReportConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="sweep_report")

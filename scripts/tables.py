@@ -12,7 +12,7 @@ from goae.config import TablesConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.tables import make_tables
 
-register()
+register(TablesConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="tables")

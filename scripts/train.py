@@ -12,7 +12,7 @@ from goae.config import TrainConfig, register, require_plugins, to_object
 from goae.errors import one_paragraph
 from goae.runs.train import objective, train
 
-register()
+register(TrainConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train")

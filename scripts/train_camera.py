@@ -7,7 +7,7 @@ from goae.config import CameraConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.train_camera import train_camera
 
-register()
+register(CameraConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train_camera")

@@ -7,7 +7,7 @@ from goae.config import PriorConfig, register, to_object
 from goae.errors import one_paragraph
 from goae.runs.prior import train_prior
 
-register()
+register(PriorConfig)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train_prior")

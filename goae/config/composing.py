@@ -37,6 +37,22 @@ PLUGINS = {
     ),
     **dict.fromkeys(("sweep=search", "hydra/sweeper=optuna"), "hydra_optuna_sweeper"),
 }
+# Their names in the defaults lists of configs/*.yaml.
+SCHEMAS: dict[type, str] = {
+    TrainConfig: "train_schema",
+    PriorConfig: "prior_schema",
+    CameraConfig: "train_camera_schema",
+    EvaluateConfig: "evaluate_schema",
+    SweepReportConfig: "sweep_report_schema",
+    InvertConfig: "invert_schema",
+    PriorMetricsConfig: "prior_metrics_schema",
+    CheckMetersConfig: "check_meters_schema",
+    InvertHeadsConfig: "invert_heads_schema",
+    FiguresConfig: "figures_schema",
+    BenchConfig: "bench_schema",
+    ProtocolConfig: "protocol_schema",
+    TablesConfig: "tables_schema",
+}
 C = TypeVar("C")
 
 
@@ -59,22 +75,14 @@ def require_plugins(arguments: Sequence[str]) -> None:
             )
 
 
-def register() -> None:
-    """Make the schemas known to Hydra, so that a wrong key or type fails while composing."""
+def register(*schemas: type) -> None:
+    """Make root schemas known to Hydra, so that a wrong key or type fails while composing; without any, all of them.
+
+    Hydra copies what it knows many times over, so a script names its own.
+    """
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="prior_schema", node=PriorConfig)
-    store.store(name="train_camera_schema", node=CameraConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="sweep_report_schema", node=SweepReportConfig)
-    store.store(name="invert_schema", node=InvertConfig)
-    store.store(name="prior_metrics_schema", node=PriorMetricsConfig)
-    store.store(name="check_meters_schema", node=CheckMetersConfig)
-    store.store(name="invert_heads_schema", node=InvertHeadsConfig)
-    store.store(name="figures_schema", node=FiguresConfig)
-    store.store(name="bench_schema", node=BenchConfig)
-    store.store(name="protocol_schema", node=ProtocolConfig)
-    store.store(name="tables_schema", node=TablesConfig)
+    for schema in schemas or SCHEMAS:
+        store.store(name=SCHEMAS[schema], node=schema)
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:

@@ -7,10 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    structural_similarity_index_measure,
-)
 
 Embed = Callable[[Tensor], Tensor]
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -30,6 +26,8 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """(B,) structural similarity: 11 x 11 Gaussian window, sigma 1.5, data range 2."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds
+
     value = structural_similarity_index_measure(
         image, target, sigma=1.5, kernel_size=WINDOW, data_range=2.0, reduction="none"
     )
@@ -45,6 +43,8 @@ def ms_ssim(image: Tensor, target: Tensor) -> Tensor:
     structure are negatively correlated counts as 0; as in torchmetrics, the coarsest scale is averaged border included.
     Raises: ValueError for images smaller than the window.
     """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure  # takes seconds
+
     weights = SCALES[: num_scales(min(image.shape[2:]))]
     betas = tuple(w / sum(weights) for w in weights)
     value = multiscale_structural_similarity_index_measure(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from facenet_pytorch import InceptionResnetV1
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +21,8 @@ class FaceNet(Frozen):
     """
 
     def __init__(self, path: str | Path | None = None, box: tuple[float, float, float, float] = BOX) -> None:
+        from facenet_pytorch import InceptionResnetV1  # takes seconds, with torchvision's models
+
         super().__init__()
         file = locate("facenet", path)
         self.box = box

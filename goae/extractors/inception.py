@@ -6,13 +6,16 @@ file is read here as tensors and handed over from memory.
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics.image.fid import NoTrainInceptionV3
 
 from goae.extractors.frozen import Frozen, read_state
 from goae.weights import locate
+
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import NoTrainInceptionV3
 
 
 class Inception(Frozen):
@@ -43,8 +46,10 @@ class Inception(Frozen):
         return self(image)
 
 
-def build(state: dict[str, Tensor], source: Path | str, antialias: bool = False) -> NoTrainInceptionV3:
+def build(state: dict[str, Tensor], source: Path | str, antialias: bool = False) -> "NoTrainInceptionV3":
     """torchmetrics' module with the tensors of `state`. Raises: ValueError listing what does not fit."""
+    from torchmetrics.image.fid import NoTrainInceptionV3  # takes seconds
+
     memory = io.BytesIO()
     torch.save(dict(state), memory)
     memory.seek(0)

@@ -6,8 +6,8 @@ download, is loaded from a file of `scripts/fetch_weights.py`.
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lpips
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from goae.extractors.frozen import Frozen, load_strictly
 from goae.weights import locate
+
+if TYPE_CHECKING:
+    import lpips
 
 NETS = ("alex", "vgg")
 SMALLEST = {"alex": 32, "vgg": 16}  # pixels; below, a feature map has no pixel left
@@ -55,8 +58,10 @@ class LPIPS(Frozen):
         return self.net(a, b).flatten()
 
 
-def build(net: str) -> lpips.LPIPS:
+def build(net: str) -> "lpips.LPIPS":
     """The package's network with its heads and a random trunk; downloads nothing and leaves the random state alone."""
+    import lpips  # takes seconds, with torchvision's models
+
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)

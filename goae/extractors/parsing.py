@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.segmentation import deeplabv3_resnet50
 
 from goae.extractors.bisenet import BiSeNet
 from goae.extractors.frozen import Frozen, load_strictly, read_state
@@ -60,6 +59,8 @@ class Segmenter(Frozen):
     """
 
     def __init__(self, path: str | Path | None = None, subject: int = VOC_CAT, size: int = SIZE) -> None:
+        from torchvision.models.segmentation import deeplabv3_resnet50  # takes seconds
+
         super().__init__()
         if not 0 < subject < VOC_CLASSES:
             raise ValueError(f"subject {subject} is not one of the classes 1..{VOC_CLASSES - 1}")

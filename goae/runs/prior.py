@@ -2,12 +2,12 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from eg3d import checkpoint
 from eg3d.cameras import mirror_label
 from eg3d.generator import TriPlaneGenerator
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae import build
@@ -28,6 +28,9 @@ from goae.training.loop import Evaluate, FitConfig, fit, split_slots, sum_over_r
 from goae.training.phases import Stage
 from goae.training.prior import SupervisedLosses, WarmStartStage, codes, depth_error
 from goae.training.tracking import Tracker
+
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
 
 NUM_PREVIEWS = 8
 
@@ -57,7 +60,7 @@ def train_prior(config: PriorConfig) -> Path:
 
 
 def warm_start(
-    config: PriorConfig, held_out: PosedImages, lpips: LPIPS | None, fabric: Fabric
+    config: PriorConfig, held_out: PosedImages, lpips: LPIPS | None, fabric: "Fabric"
 ) -> tuple[WarmStartStage, Evaluate]:
     """A generator that will be fitted to images of known factors, and its error on held-out ones."""
     generator = start(config, config.paths.generator).to(fabric.device)
@@ -67,7 +70,7 @@ def warm_start(
 
 
 def adversarial(
-    config: PriorConfig, images: PosedImages, held_out: PosedImages, lpips: LPIPS | None, fabric: Fabric
+    config: PriorConfig, images: PosedImages, held_out: PosedImages, lpips: LPIPS | None, fabric: "Fabric"
 ) -> tuple[AdversarialStage, Evaluate]:
     """EG3D's recipe from the weights that `adversarial_weights` finds, and distances from the held-out images."""
     generator = start(config, adversarial_weights(config)).to(fabric.device)
@@ -87,7 +90,7 @@ def fit_stage(
     images: PosedImages,
     held_out: PosedImages,
     evaluate: Evaluate,
-    fabric: Fabric,
+    fabric: "Fabric",
     tracker: Tracker,
 ) -> None:
     """Run the loop over the training images; the first held-out ones are shown."""
@@ -140,7 +143,7 @@ def export(module: nn.Module, path: Path) -> None:
 
 @torch.no_grad()
 def validate(
-    generator: nn.Module, *, samples: list[dict[str, Tensor]], batch_size: int, fabric: Fabric
+    generator: nn.Module, *, samples: list[dict[str, Tensor]], batch_size: int, fabric: "Fabric"
 ) -> dict[str, float]:
     """Image error and depth error on unseen heads of known factors."""
     assert isinstance(generator, TriPlaneGenerator)
@@ -156,7 +159,7 @@ def validate(
     return {name: value / len(samples) for name, value in sums.items()}
 
 
-def compare(config: DistributionConfig, held_out: PosedImages, seed: int, fabric: Fabric) -> Evaluate:
+def compare(config: DistributionConfig, held_out: PosedImages, seed: int, fabric: "Fabric") -> Evaluate:
     """A function of a generator: the distances of its images from the held-out ones, and those between real halves."""
     features = build.build_features(config, fabric.device)
     real = real_features(held_out, features, batch_size=config.batch_size, device=fabric.device)

@@ -5,10 +5,9 @@ import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
 
@@ -39,6 +38,9 @@ from goae.evaluation.runner import hardware, write_json
 from goae.evaluation.timing import inversion_seconds
 from goae.runs.setup import launch, trained
 
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
+
 PEOPLE = ("person", "expression", "view")
 SECTIONS = {"input_view": "goae.test", "novel_view": "goae.multiview"}  # of the file of numbers
 
@@ -66,7 +68,7 @@ def run_protocol(config: ProtocolConfig) -> Path:
     return config.folder / "summary.json"
 
 
-def measure(config: ProtocolConfig, fabric: Fabric) -> Finished:
+def measure(config: ProtocolConfig, fabric: "Fabric") -> Finished:
     """Make what is missing of the rows and times of all methods.
 
     Rows that are there are kept, if they were made with the same settings.
@@ -226,7 +228,7 @@ def settings_of(
     }
 
 
-def prepare(results: Results, settings: dict[str, Any], fabric: Fabric) -> set[int]:
+def prepare(results: Results, settings: dict[str, Any], fabric: "Fabric") -> set[int]:
     """Claim and merge what is there, on one process before all others read it. Returns: the complete tasks."""
     if fabric.is_global_zero:
         results.claim(settings)
@@ -237,7 +239,7 @@ def prepare(results: Results, settings: dict[str, Any], fabric: Fabric) -> set[i
     return done
 
 
-def finish(results: Results, fabric: Fabric) -> None:
+def finish(results: Results, fabric: "Fabric") -> None:
     """Merge what all processes wrote."""
     fabric.barrier()
     if fabric.is_global_zero:

@@ -1,10 +1,9 @@
 """What every job on a run needs: processes, images, the run's weights."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from goae import build
@@ -17,6 +16,9 @@ from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
 from goae.training import checkpoint
 from goae.training.loop import FitConfig
+
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
 
 
 class Launched(Protocol):
@@ -35,8 +37,10 @@ class Launched(Protocol):
         """Fabric's name of it."""
 
 
-def launch(config: Launched) -> Fabric:
+def launch(config: Launched) -> "Fabric":
     """Lightning Fabric on the configured device; under torchrun, one process of several."""
+    from lightning_fabric import Fabric
+
     fabric = Fabric(accelerator=config.device, devices=config.num_devices, precision=config.precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric

@@ -3,9 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from goae.config import TablesConfig, TrainConfig, load_run
 from goae.evaluation.claims import claims_page
@@ -16,6 +14,9 @@ from goae.evaluation.table_pages import write_pages
 from goae.evaluation.tables import SOURCES, Measured, Source, meters_of, protocols_of, read_stored, table_json
 from goae.runs.protocol import measure
 from goae.runs.setup import launch
+
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
 
 TRAINED = {  # overrides of train.py that make a row's run
     "psp": "method=psp",
@@ -44,7 +45,7 @@ def make_tables(config: TablesConfig) -> list[Path]:
     return written
 
 
-def make_table(config: TablesConfig, fabric: Fabric) -> dict[str, Any]:
+def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
     """Measure what is missing of a table's rows. Returns: its JSON.
 
     Raises: ValueError listing what to do for each row that has no weights, unless `partial`.

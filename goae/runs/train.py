@@ -1,8 +1,8 @@
 """Train the stages of a run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from goae import build
@@ -17,6 +17,9 @@ from goae.runs.setup import launch, open_batches, open_images, stack, trained, u
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker, read_metrics
+
+if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
+    from lightning_fabric import Fabric
 
 NUM_PREVIEWS = 4
 
@@ -62,7 +65,7 @@ def fit_stage(
     stage: Stage,
     goae: LatentInverter,
     perception: build.Perception,
-    fabric: Fabric,
+    fabric: "Fabric",
     tracker: Tracker,
 ) -> None:
     """Run the loop over the training images of `config`."""
