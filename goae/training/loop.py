@@ -131,7 +131,7 @@ def fit(
                 best = metrics[cfg.monitor]
                 on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)
-        if due(step, cfg.save_every, last):
+        if last or (step > first and step % cfg.save_every == 0):  # where it starts there is nothing new to keep
             state = gather_state(stage, average, slots, step, best, fabric)
             on_rank_zero(fabric, partial(checkpoint.save, state, folder, step))
         if last:

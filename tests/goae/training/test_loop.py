@@ -116,6 +116,16 @@ def test_the_last_two_checkpoints_are_kept_and_a_partial_one_is_passed_over(tmp_
     assert newest is not None and checkpoint.step_of(newest) == 6
 
 
+def test_where_a_run_starts_no_checkpoint_is_written(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, 3, save_every=1)
+    assert sorted(p.name for p in (tmp_path / "checkpoints/toy").iterdir()) == [
+        "step-000000002.pt",
+        "step-000000003.pt",
+    ]
+    run(Toy(), tmp_path / "short", 1)
+    assert [p.name for p in (tmp_path / "short/checkpoints/toy").iterdir()] == ["step-000000001.pt"]
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run(Toy(), tmp_path, 2)
     path = checkpoint.newest(tmp_path / "checkpoints/toy")
