@@ -33,7 +33,7 @@ class WarmStartConfig:
     raw: float = 1.0  # L2 between the raw render and the image at its resolution
     lpips: float = 0.8
     lpips_resolution: int = 128  # images are enlarged to this size for the perceptual network
-    parts: float = 0.0  # L2 in which every part of the head counts alike, whatever its size (eyes, lips, glasses)
+    parts: float = 0.0  # L2 in which every part and the background count alike, whatever their size (eyes, glasses)
     depth: float = 0.0  # L1 between the rendered depth and the true one, where the head is
     mapping_gain: float = 100.0  # how much faster the mapping layers learn: undoes their multiplier of 0.01
     lr_decay_steps: int = 0  # the learning rate falls linearly to a tenth over the last so many steps; 0: constant
@@ -157,10 +157,10 @@ def depth_error(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:
 
 
 def part_error(image: Tensor, target: Tensor, parts: Tensor) -> Tensor:
-    """Mean over the parts that are there of the mean squared error in their pixels.
+    """Mean over the parts that are there, background included, of the mean squared error in their pixels; a scalar.
 
     Args:
-        image, target: (B, 3, H, H).
+        image, target: (B, 3, H, H) in [-1, 1].
         parts: (B, 1, H, H), the label of every pixel as a whole number from 0.
     """
     member = F.one_hot(parts.flatten().long()).to(image)  # (pixels, labels)
