@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from eg3d import checkpoint
 from eg3d.generator import TriPlaneGenerator
+from eg3d.uninitialized import Uninitialized
 from torch import nn
 
 from goae.inversion import Inverter
@@ -52,12 +53,14 @@ def load_encoder(path: str | Path, generator: TriPlaneGenerator, *, allow_unexpe
     """GOAE's encoder from its file, released or our own; arguments and errors as in `load_inverter`."""
     path = Path(path)
     if not is_stored(path):
-        encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
+        with Uninitialized():
+            encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)
         published.load_encoder(encoder, path, allow_unexpected=allow_unexpected)
         return encoder
     stored = _of_class(path, Encoder)
     config = restore(EncoderConfig, stored.config, "encoder.")
-    encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
+    with Uninitialized():
+        encoder = Encoder(config, stored.facts["num_ws"], stored.facts["w_dim"])
     load_strictly(encoder, stored.state, path)
     return encoder
 
@@ -75,11 +78,13 @@ def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
 def _refiner(path: Path, allow_unexpected: bool) -> tuple[AFA, GOAEConfig]:
     """Feature alignment, and the configuration it comes with."""
     if not is_stored(path):
-        afa = AFA(AFAConfig(variant="official"))
+        with Uninitialized():
+            afa = AFA(AFAConfig(variant="official"))
         published.load_afa(afa, path, allow_unexpected=allow_unexpected)
         return afa, named_preset("official")
     stored = _of_class(path, AFA)
-    afa = AFA(restore(AFAConfig, stored.config, "afa."))
+    with Uninitialized():
+        afa = AFA(restore(AFAConfig, stored.config, "afa."))
     load_strictly(afa, stored.state, path)
     return afa, restore(GOAEConfig, stored.facts["goae"], "goae.")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from eg3d import checkpoint
 from eg3d.generator import TriPlaneGenerator
+from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 
 from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
@@ -58,15 +59,21 @@ def load_rival(
         raise ValueError(f"{encoder} holds a {stored.name}; expected one of {', '.join(RIVALS)}")
     config = restore(RivalConfig, stored.config, "rival.")
     sizes = config, stored.facts["num_ws"], stored.facts["w_dim"]
-    network: PSPEncoder | E4EEncoder | IDE3DEncoder
-    if stored.name == "PSPEncoder":
-        network = PSPEncoder(*sizes)
-    elif stored.name == "E4EEncoder":
-        network = E4EEncoder(*sizes)
-    elif parser is not None:
-        network = IDE3DEncoder(*sizes, parser)
-    else:
-        raise ValueError(f"{encoder} is IDE-3D's encoder and needs parser=, the network of parts {config.parts!r}")
+    with Uninitialized():
+        network = _network(stored.name, sizes, parser, encoder)
     load_strictly(network, stored.state, encoder)
     inverter = LatentInverter(generator, network)
     return EncoderOnly(inverter.to(device or next(generator.parameters()).device))
+
+
+def _network(
+    name: str, sizes: tuple[RivalConfig, int, int], parser: PartParser | None, path: str | Path
+) -> PSPEncoder | E4EEncoder | IDE3DEncoder:
+    """The encoder of a class name, with no weights yet."""
+    if name == "PSPEncoder":
+        return PSPEncoder(*sizes)
+    if name == "E4EEncoder":
+        return E4EEncoder(*sizes)
+    if parser is None:
+        raise ValueError(f"{path} is IDE-3D's encoder and needs parser=, the network of parts {sizes[0].parts!r}")
+    return IDE3DEncoder(*sizes, parser)

@@ -12,6 +12,7 @@ is the cosine of embeddings. Layer names are those of the public checkpoint `mod
 from pathlib import Path
 
 import torch
+from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +33,8 @@ class ArcFace(Frozen):
     def __init__(self, path: str | Path | None = None) -> None:
         super().__init__()
         file = locate("arcface", path)
-        self.network = IRSE50()
+        with Uninitialized():
+            self.network = IRSE50()
         load_strictly(self.network, read_state(file), file)
         self.freeze()
 

@@ -9,6 +9,7 @@ stands in the middle whatever its yaw. That is close for frontal faces and an ap
 from pathlib import Path
 
 import torch
+from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +35,8 @@ class FaceResNet(Frozen):
     def __init__(self, path: str | Path | None = None) -> None:
         super().__init__()
         file = locate("face_resnet", path)
-        self.network = FaceResNetwork()
+        with Uninitialized():
+            self.network = FaceResNetwork()
         load_strictly(self.network, read_state(file), file)
         self.freeze()
 

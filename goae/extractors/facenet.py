@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +27,8 @@ class FaceNet(Frozen):
         super().__init__()
         file = locate("facenet", path)
         self.box = box
-        self.network = InceptionResnetV1(pretrained=None, classify=False)
+        with Uninitialized():
+            self.network = InceptionResnetV1(pretrained=None, classify=False)
         state = {n: t for n, t in read_state(file).items() if not n.startswith("logits.")}  # training's classifier
         load_strictly(self.network, state, file)
         self.freeze()

@@ -8,6 +8,7 @@ rule needs no file and is the default for cats.
 from pathlib import Path
 
 import torch
+from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,7 +36,8 @@ class FaceParser(Frozen):
             raise ValueError(f"size {size} is not a multiple of 32")
         file = locate("parser", path)
         self.size = size
-        self.network = BiSeNet()
+        with Uninitialized():
+            self.network = BiSeNet()
         load_strictly(self.network, read_state(file), file)
         self.freeze()
 
@@ -66,7 +68,10 @@ class Segmenter(Frozen):
             raise ValueError(f"subject {subject} is not one of the classes 1..{VOC_CLASSES - 1}")
         file = locate("segmenter", path)
         self.subject, self.size = subject, size
-        self.network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=VOC_CLASSES, aux_loss=True)
+        with Uninitialized():
+            self.network = deeplabv3_resnet50(
+                weights=None, weights_backbone=None, num_classes=VOC_CLASSES, aux_loss=True
+            )
         load_strictly(self.network, read_state(file), file)
         self.freeze()
 

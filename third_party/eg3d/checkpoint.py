@@ -17,6 +17,7 @@ from .published import Snapshot, read_snapshot, tensors
 from .published_config import Shape, generator_config, init_kwargs, plane_axes, rendering_kwargs, superresolution_class
 from .records import TensorRecord
 from .stored import SUFFIX, some
+from .uninitialized import Uninitialized
 from .unpickle import UnsafeCheckpointError, quote
 
 __all__ = ["Description", "UnsafeCheckpointError", "describe", "generator_hash", "load", "save"]
@@ -89,7 +90,8 @@ def load(path: str | Path, *, which: str = "G_ema", impl: str = "auto") -> TriPl
     """
     path = _existing(path)
     config, state = _load_stored(path) if path.suffix == SUFFIX else _load_published(path, which)
-    generator = TriPlaneGenerator(config, impl=impl)
+    with Uninitialized():
+        generator = TriPlaneGenerator(config, impl=impl)
     generator.load_state_dict(state)
     return generator.eval().requires_grad_(False)
 
