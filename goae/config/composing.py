@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from goae.config.jobs import (
     BenchConfig,
     CheckMetersConfig,
+    DirectionsConfig,
     EvaluateConfig,
     FiguresConfig,
     InvertConfig,
@@ -49,6 +50,7 @@ SCHEMAS: dict[type, str] = {
     CheckMetersConfig: "check_meters_schema",
     InvertHeadsConfig: "invert_heads_schema",
     FiguresConfig: "figures_schema",
+    DirectionsConfig: "directions_schema",
     BenchConfig: "bench_schema",
     ProtocolConfig: "protocol_schema",
     TablesConfig: "tables_schema",

@@ -7,6 +7,8 @@ from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.baselines.pose_optimization import PoseOptimizationConfig
 from goae.baselines.pti import PTIConfig
 from goae.config.training import PerceptionConfig, check_device
+from goae.editing.directions import EditConfig
+from goae.editing.interfacegan import InterFaceGANConfig
 from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.meters import METERS
@@ -83,6 +85,8 @@ class InvertConfig:
     encoder_path: str = ""
     refiner_path: str = ""
     preset_name: str = ""  # paper | official; empty: what the refiner was trained with
+    edits: list[EditConfig] = field(default_factory=list)  # a picture edit-LABEL.png for each
+    glasses: str = ""  # the direction of glasses, of which the official preset takes a share off other edits
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -192,6 +196,8 @@ class FiguresConfig:
     encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7
     refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
     compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
+    edits: list[EditConfig] = field(default_factory=list)  # Fig. 1, 10, 17, 18
+    glasses: str = ""  # as for scripts/invert.py
     optimisers: BaselinesConfig = field(default_factory=BaselinesConfig)  # of pti and pose_opt
     device: str = "auto"  # auto | cpu | cuda
     output: str = "runs/figures"
@@ -200,6 +206,30 @@ class FiguresConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.shown < self.conditions.num_z:
             raise ValueError(f"shown is {self.shown}; expected a number below conditions.num_z {self.conditions.num_z}")
+        check_device(self.device)
+
+
+@dataclass
+class DirectionsConfig:
+    """scripts/train_directions.py: edit directions of a generator."""
+
+    generator_path: str = "goae/assets/mini/generator.safetensors"
+    attributes: list[str] = field(default_factory=lambda: ["glasses", "smile", "age"])
+    sampling: InterFaceGANConfig = field(default_factory=InterFaceGANConfig)
+    orthogonal: dict[str, list[str]] = field(default_factory=dict)  # attribute -> those that its direction leaves alone
+    network_path: str = ""  # of the mini perception network, which scores; empty: the shipped one
+    export: str = ""  # write pictures and codes of the heads to this folder, to be scored elsewhere, and nothing else
+    codes: str = ""  # such a folder, with
+    scores: str = ""  # a CSV: name (of the picture) and a column for each attribute, more is higher
+    num_measured: int = 100  # fresh heads on which the effect is measured
+    output: str = "runs/directions"
+    device: str = "auto"  # auto | cpu | cuda
+
+    def __post_init__(self) -> None:
+        if bool(self.codes) != bool(self.scores) or (self.codes and self.export):
+            raise ValueError("give codes= and scores= together, or export= alone, or none of them")
+        if not self.attributes or self.num_measured < 4:
+            raise ValueError(f"attributes is {self.attributes}, num_measured {self.num_measured}; expected some, and 4")
         check_device(self.device)
 
 

@@ -1,11 +1,27 @@
 """Edit directions of the extended latent space: files to `delta_ws` (paper, Sec. 4.4 and App. A)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from goae.models.goae import GOAE
+
+
+@dataclass
+class EditConfig:
+    """An edit with a name: a step of `alpha` along a direction."""
+
+    label: str = ""
+    direction: str = ""  # a file that `load_direction` reads
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.label or not self.direction or any(sign in self.label for sign in "/\\"):
+            raise ValueError(f"an edit needs a label without slashes and the file of a direction, got {self}")
 
 
 def load_direction(path: str | Path, *, num_ws: int, w_dim: int) -> Tensor:
@@ -43,6 +59,27 @@ def edit_delta(direction: Tensor, alpha: float, *, glasses: Tensor | None = None
     if glasses is None:
         raise ValueError(f"glass_comp is {glass_comp}, but there is no glasses direction; give it, or set 0")
     return alpha * direction - glass_comp * glasses
+
+
+def load_edit(edit: EditConfig, goae: GOAE, glasses: str = "") -> Tensor:
+    """What an edit adds to ws, (num_ws, w_dim).
+
+    Args:
+        glasses: file of the direction of glasses, of which `goae.config.edit_glass_comp` is taken off every other edit.
+    Raises: as `load_direction` and `edit_delta`.
+    """
+    num_ws, w_dim, share = goae.generator.num_ws, goae.generator.config.w_dim, goae.config.edit_glass_comp
+    direction = load_direction(edit.direction, num_ws=num_ws, w_dim=w_dim)
+    if not share or (glasses and Path(edit.direction).resolve() == Path(glasses).resolve()):
+        return edit_delta(direction, edit.alpha)
+    off = load_direction(glasses, num_ws=num_ws, w_dim=w_dim) if glasses else None
+    return edit_delta(direction, edit.alpha, glasses=off, glass_comp=share)
+
+
+def save_direction(normal: Tensor, step: float, path: Path, *, num_ws: int) -> None:
+    """Write a direction (w_dim,) as the released files are: a NumPy array (1, num_ws, w_dim), the step its norm."""
+    direction = (step * normal).float().cpu().expand(1, num_ws, -1)
+    np.save(path, direction.contiguous().numpy(), allow_pickle=False)
 
 
 def _read(path: Path) -> Tensor:

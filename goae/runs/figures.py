@@ -19,6 +19,7 @@ from goae.evaluation.conditions import CONDITIONS, Measured, heads_under, latent
 from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
 from goae.runs.diagram_figures import DIAGRAM_FIGURES
+from goae.runs.edit_figures import EDIT_FIGURES
 from goae.runs.inversion_figures import INVERSION_FIGURES
 from goae.runs.setup import device_of
 from goae.viz.figures import ConditionRow, figure_3
@@ -36,13 +37,10 @@ def draw_figure(config: FiguresConfig) -> Path:
 
 
 def list_figures(config: FiguresConfig) -> str:
-    """All figures of the paper: what they show, and whether there is a picture, a function, or neither."""
+    """All figures of the paper: what they show, and whether there is a picture."""
     lines = []
     for number in range(1, 20):
         path = Path(config.output) / f"figure-{number}.png"
-        if number not in FIGURES:
-            lines.append(f"{number:2}  not implemented")
-            continue
         about = (FIGURES[number].__doc__ or "").splitlines()[0]
         lines.append(f"{number:2}  {f'drawn: {path}' if path.exists() else 'not drawn yet'}  | {about}")
     return "\n".join(lines)
@@ -69,6 +67,7 @@ FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {
     3: canonical_study,
     **INVERSION_FIGURES,
     **DIAGRAM_FIGURES,
+    **EDIT_FIGURES,
 }
 
 

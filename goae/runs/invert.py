@@ -12,7 +12,8 @@ from torch import Tensor
 
 from goae.camera.regressor import estimate_camera, load_regressor
 from goae.config import InvertConfig, TrainConfig, load_run
-from goae.inversion import Inverter
+from goae.editing.directions import load_edit
+from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
 from goae.runs.setup import run_inverter
 from goae.training.preview import yaw_label
@@ -23,13 +24,21 @@ YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
 
 
 def invert(config: InvertConfig) -> Path:
-    """For each photo: reconstruction, five views, depth as PNG, and the inversion; returns the output folder."""
+    """For each photo: reconstruction, five views, depth as PNG, and the inversion; returns the output folder.
+
+    For each edit, too: the edited head from the input camera and in the five views.
+    """
     inverter = _inverter(config)
+    deltas = {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
     pictures = find_images(Path(config.input))
     labels = find_cameras(config, pictures, inverter.device)
     output = Path(config.output)
     for path, c in zip(pictures, labels, strict=True):
-        _invert_one(inverter, path, c, output / path.stem)
+        inversion = _invert_one(inverter, path, c, output / path.stem)
+        for label, delta in deltas.items():
+            edited = inverter.edit(inversion, delta)
+            images = torch.cat([inverter.reconstruct(edited).image, *five_views(inverter, edited)])
+            save_grid(images, output / path.stem / f"edit-{label}.png", columns=1 + len(YAWS))
         print(output / path.stem)
     return output
 
@@ -103,7 +112,7 @@ def _inverter(config: InvertConfig) -> Inverter:
     )
 
 
-def _invert_one(inverter: Inverter, path: Path, c: Tensor, folder: Path) -> None:
+def _invert_one(inverter: Inverter, path: Path, c: Tensor, folder: Path) -> Inversion:
     try:
         inversion = inverter.invert(Image.open(path), c)
     except (ValueError, OSError) as error:
@@ -111,9 +120,14 @@ def _invert_one(inverter: Inverter, path: Path, c: Tensor, folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     own = inverter.reconstruct(inversion)
     Image.fromarray(to_uint8(own.image[0])).save(folder / "reconstruction.png")
-    views = [inverter.render(inversion, yaw_label(math.radians(yaw), inversion.c)).image for yaw in YAWS]
-    save_grid(torch.cat(views), folder / "views.png", columns=len(YAWS))
+    save_grid(torch.cat(five_views(inverter, inversion)), folder / "views.png", columns=len(YAWS))
     rendering = inverter.goae.generator.config.rendering
     near, far = rendering.ray_start or 2.25, rendering.ray_end or 3.3
     Image.fromarray(to_uint8(depth_picture(own.image_depth, near=near, far=far)[0])).save(folder / "depth.png")
     inversion.save(folder / "inversion.safetensors")
+    return inversion
+
+
+def five_views(inverter: Inverter, inversion: Inversion) -> list[Tensor]:
+    """Images (1, 3, H, H) from `YAWS`."""
+    return [inverter.render(inversion, yaw_label(math.radians(yaw), inversion.c)).image for yaw in YAWS]

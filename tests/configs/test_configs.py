@@ -171,7 +171,7 @@ def test_three_files_may_stand_for_a_run() -> None:
     "name",
     [
         *("bench", "check_meters", "eval_celebahq", "eval_mead", "evaluate", "figures", "invert", "invert_heads"),
-        *("prior_metrics", "sweep_report", "tables"),
+        *("prior_metrics", "sweep_report", "tables", "train_directions"),
     ],
 )
 def test_keys_that_are_no_groups_can_be_set(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from composing import composed_as
@@ -11,6 +12,7 @@ from PIL import Image
 from tiny import tiny_generator, tiny_goae, tiny_images, tiny_labels, tiny_rival
 
 from goae.config import FiguresConfig, TrainConfig, claim_run
+from goae.editing.directions import EditConfig
 from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
 from goae.models.occlusion import seen_points
@@ -49,12 +51,14 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list[str
 def figures(given: list[str], folder: Path, *more: str) -> FiguresConfig:
     config = composed_as(FiguresConfig, *given, f"output={folder}", *more, name="figures")
     config.encoders = {"a": "plain", "b": "full"}  # a dictionary on the command line is merged with that of the file
+    np.save(folder / "n.npy", np.linspace(-1, 1, 32, dtype=np.float32))
+    config.edits = [EditConfig("Young", str(folder / "n.npy"), -1.0), EditConfig("Old", str(folder / "n.npy"))]
     config.refiners = {"w/ conv": "conv", "w/ AFA": "full"}
     config.compared = {"pSp-3D": "psp", "e4e-3D": "absent", "Pose Opt.": "pose_opt", "Ours": "full"}
     return config
 
 
-@pytest.mark.parametrize("figure", [2, 4, 5, 6, 7, 8, 9, 11, 12, 14, 15])
+@pytest.mark.parametrize("figure", [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 17, 18])
 def test_every_figure_is_drawn(given: list[str], figure: int, tmp_path: Path) -> None:
     path = draw_figure(figures(given, tmp_path, f"figure={figure}"))
     picture = Image.open(path)
@@ -117,10 +121,15 @@ def test_what_cannot_be_drawn_is_refused(given: list[str], tmp_path: Path) -> No
         (["figure=9", "subjects=[12]"], r"subjects is \[12\]"),
         (["figure=15", "subjects=[1]"], "at least two"),
         (["figure=14", "yaws=[0,10]"], "at least five"),
+        (["figure=18", "subjects=[1]"], "at least two"),
     ):
         with pytest.raises(ValueError, match=told):
             draw_figure(figures(given, tmp_path, *more))
-    assert not list(tmp_path.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["n.npy"]
+    config = figures(given, tmp_path, "figure=10")
+    config.edits = []
+    with pytest.raises(ValueError, match="edits is empty"):
+        draw_figure(config)
 
 
 def test_without_a_figure_all_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +141,7 @@ def test_without_a_figure_all_are_listed(tmp_path: Path, capsys: pytest.CaptureF
         and lines == list_figures(composed_as(FiguresConfig, f"output={tmp_path}", name="figures")).splitlines()
     )
     assert f"drawn: {tmp_path / 'figure-9.png'}" in lines[8] and "not drawn yet" in lines[2]
-    assert "not implemented" in lines[9] and "full world" not in lines[6]
+    assert "Fig. 10, 17 and 18" in lines[9] and "full world" not in lines[6]
 
 
 def test_the_tree_of_an_encoder_has_all_of_its_parameters() -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig
 from goae.data.datasets import PosedImages
+from goae.editing.directions import EditConfig
 from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
@@ -29,6 +30,7 @@ from goae.runs.setup import run_inverter
 from goae.runs.train import train
 from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
+from goae.viz.grid import to_uint8
 
 ROOT = Path(__file__).parents[3]
 
@@ -192,6 +194,7 @@ def test_evaluation_report_and_inversion(
         Image.fromarray(pixels).save(photos / f"{i}.png")
         labels.append([f"{i}.png", images[i]["c"].tolist()])
     (photos / "dataset.json").write_text(json.dumps({"labels": labels}))
+    np.save(photos / "n.npy", np.ones(32, np.float32))
     out = invert(
         InvertConfig(
             input=str(photos),
@@ -199,6 +202,7 @@ def test_evaluation_report_and_inversion(
             output=str(trained.run_dir / "out"),
             run="whole",
             runs=world["folder"],
+            edits=[EditConfig("Other", str(photos / "n.npy"), 2.0)],
         )
     )
     for i in range(2):
@@ -206,6 +210,7 @@ def test_evaluation_report_and_inversion(
             "reconstruction.png",
             "views.png",
             "depth.png",
+            "edit-Other.png",
             "inversion.safetensors",
         }
     inverter = run_inverter(trained)
@@ -213,6 +218,9 @@ def test_evaluation_report_and_inversion(
     pixels = np.array(Image.open(out / "0" / "reconstruction.png"))
     shown = ((inverter.reconstruct(loaded).image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(pixels, shown)
+    edited = inverter.edit(loaded, 2 * torch.ones(8, 32))
+    first = np.array(Image.open(out / "0" / "edit-Other.png"))[:32, :32]
+    assert np.array_equal(first, to_uint8(inverter.reconstruct(edited).image[0])) and not np.array_equal(first, pixels)
 
 
 def test_missing_shipped_weights_are_named(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
