@@ -167,7 +167,22 @@ class PriorConfig(InRunFolder):
     def __post_init__(self) -> None:
         if self.stage not in PRIOR_STAGES:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
+        missing = sorted(self._needed_extras() - set(self.data.extras))
+        if missing:
+            raise ValueError(
+                f"data.extras is {list(self.data.extras)}; the supervised losses or their validation also need "
+                f"{', '.join(missing)}, which only data of known factors have: add them, or use experiment=prior"
+            )
         self.run = run_name(self)
+
+    def _needed_extras(self) -> set[str]:
+        """What the stages that are trained read beside images and labels."""
+        if self.stage != "adversarial":
+            return {"factors", "depth", "parts"}  # the validation has the depth of heads
+        if not self.adversarial.bridge.supervised:
+            return set()
+        terms = {"parts": self.warm_start.parts or self.warm_start.depth, "depth": self.warm_start.depth}
+        return {"factors", *(name for name, used in terms.items() if used)}
 
 
 @dataclass

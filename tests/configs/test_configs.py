@@ -159,6 +159,18 @@ def test_a_prior_from_scratch_has_eg3ds_values() -> None:
     assert (recipe.schedule.resolution, recipe.schedule.swap_probability, recipe.schedule.blur_sigma) == (64, 0.5, 10.0)
 
 
+def test_supervised_losses_name_the_data_they_lack() -> None:
+    for given, told in (
+        (["data.extras=[factors,depth]"], "also need parts"),
+        (["data.extras=[factors,depth]", "stage=adversarial"], "also need parts"),
+        (["data.extras=[]", "stage=adversarial", "warm_start.parts=0"], "also need factors, which"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            composed_as(PriorConfig, "experiment=mini_prior", *given, name="train_prior")
+    less = ["data.extras=[factors]", "stage=adversarial", "warm_start.parts=0"]
+    assert composed_as(PriorConfig, "experiment=mini_prior", *less, name="train_prior").data.extras == ["factors"]
+
+
 def test_three_files_may_stand_for_a_run() -> None:
     files = [f"{name}_path={name}.safetensors" for name in ("generator", "encoder", "refiner")]
     made = composed_as(InvertConfig, "input=a.png", "camera=c.json", "preset_name=paper", *files, name="invert")
