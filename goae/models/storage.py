@@ -2,7 +2,7 @@
 
 import json
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +35,21 @@ def save_model(module: nn.Module, path: str | Path, **facts: Any) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"cannot save a model as {path.name}: expected the suffix .safetensors")
     config = asdict(module.config)  # type: ignore[call-overload]
-    content = {"format": FORMAT, "class": type(module).__name__, "config": config, **facts}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    _replace(path, lambda partial: save_file(state, partial))
-    _replace(path.with_suffix(".json"), lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
+    _write(Stored(type(module).__name__, config, facts, state), path)
+
+
+def halve_model(source: str | Path, path: str | Path) -> None:
+    """Write the model of one file to another in half precision, which rounds its weights; both files load alike.
+
+    Raises: as `read_model`; ValueError if a weight is too large for half precision.
+    """
+    stored = read_model(source)
+    state = {n: t.half() if t.is_floating_point() else t for n, t in stored.state.items()}
+    beyond = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if beyond:
+        raise ValueError(f"{source} has weights that half precision cannot hold: {', '.join(beyond)}")
+    _write(replace(stored, state=state), Path(path))
 
 
 def is_stored(path: str | Path) -> bool:
@@ -94,6 +105,13 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | Path)
         told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
         raise ValueError(f"{path} does not fit the {type(module).__name__} of its own configuration: {told}")
     module.load_state_dict(state)
+
+
+def _write(stored: Stored, path: Path) -> None:
+    """The two files of a model."""
+    content = {"format": FORMAT, "class": stored.name, "config": stored.config, **stored.facts}
+    _replace(path, lambda partial: save_file(stored.state, partial))
+    _replace(path.with_suffix(".json"), lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _replace(path: Path, write: typing.Callable[[Path], object]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
-from goae.models.storage import is_stored, load_strictly, read_model, restore, save_model
+from goae.models.storage import halve_model, is_stored, load_strictly, read_model, restore, save_model
 
 
 @dataclass
@@ -27,6 +27,22 @@ def saved(tmp_path: Path) -> tuple[LatentDiscriminator, Path]:
     path = tmp_path / "network.safetensors"
     save_model(module, path, rows=10)
     return module, path
+
+
+def test_half_precision_rounds_the_weights_and_keeps_the_rest(tmp_path: Path) -> None:
+    module, path = saved(tmp_path)
+    halve_model(path, tmp_path / "half.safetensors")
+    stored, half = read_model(path), read_model(tmp_path / "half.safetensors")
+    assert (half.name, half.config, half.facts) == (stored.name, stored.config, stored.facts)
+    assert all(torch.equal(half.state[name], tensor.half()) for name, tensor in stored.state.items())
+    load_strictly(module, half.state, "half")
+    assert all(p.dtype == torch.float32 for p in module.parameters())
+    with torch.no_grad():
+        next(module.parameters()).fill_(1e6)
+    save_model(module, path, rows=10)
+    with pytest.raises(ValueError, match="half precision cannot hold"):
+        halve_model(path, tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from eg3d.cameras import canonical_label
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig
+from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
 from goae.extractors import lpips
@@ -27,6 +27,7 @@ from goae.runs.invert import invert, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import run_inverter
+from goae.runs.ship_run import ship_run
 from goae.runs.train import train
 from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
@@ -226,6 +227,27 @@ def test_evaluation_report_and_inversion(
 def test_missing_shipped_weights_are_named(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors does not exist: shipped="):
         evaluate(EvaluateConfig(run="whole", runs=world["folder"], shipped=str(tmp_path)))
+
+
+def test_a_shipped_run_is_a_run_of_half_the_size(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
+    files = ship_run(trained.run_dir, tmp_path / "small")
+    names = {"config.yaml", *(f"{stage}.{end}" for stage in ("encoder", "refiner") for end in ("safetensors", "jsonl"))}
+    assert {path.name for path in files} == names
+    for stage in ("encoder", "refiner"):
+        sizes = [(folder / f"{stage}.safetensors").stat().st_size for folder in (tmp_path / "small", trained.run_dir)]
+        assert sizes[0] < 0.7 * sizes[1]
+    small = load_run(tmp_path / "small", TrainConfig)
+    assert small.run_dir == tmp_path / "small"
+    images = PosedImages(world["data"], 32)
+    image, c = images[0]["image"][None], images[0]["c"][None]
+    own, other = (run_inverter(config).invert(image, c) for config in (trained, small))
+    torch.testing.assert_close(other.ws, own.ws, atol=2e-2, rtol=2e-2)
+    assert not torch.equal(other.ws, own.ws)
+    with pytest.raises(FileExistsError, match=r"config\.yaml exists"):
+        ship_run(trained.run_dir, tmp_path / "small")
+    ship_run(trained.run_dir, tmp_path / "small", force=True)
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        ship_run(tmp_path / "none", tmp_path / "other")
 
 
 def failing(*arguments: str, script: str = "train") -> str:

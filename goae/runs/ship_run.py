@@ -1,0 +1,35 @@
+"""A trained run, small enough to be shipped."""
+
+import shutil
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from goae.config import TrainConfig, load_run, to_plain
+from goae.models.storage import halve_model
+from goae.runs.setup import finished_stages, trained
+
+
+def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
+    """Write configuration, logs, and the weights of its finished stages in half precision. Returns: the files.
+
+    A stage 1 that the run took from another (`paths.encoder`) stays there.
+    Raises: FileNotFoundError if it is no run folder or a stage has not finished; FileExistsError without `force`.
+    """
+    config = load_run(run_dir, TrainConfig)
+    config.run, config.paths.runs = run_dir.name, str(run_dir.parent)
+    own = [name for name in finished_stages(config) if name in config.own_stages]
+    weights = {name: trained(config, name) for name in own}
+    logs = [run_dir / f"{name}.jsonl" for name in own if (run_dir / f"{name}.jsonl").exists()]
+    config.run, config.paths.runs = output.name, str(output.parent)
+    files = [output / "config.yaml", *(output / path.name for path in (*weights.values(), *logs))]
+    there = [path for path in files if path.exists()]
+    if there and not force:
+        raise FileExistsError(f"{there[0]} exists and was left as it is; pass --force to replace it")
+    output.mkdir(parents=True, exist_ok=True)
+    for path in weights.values():
+        halve_model(path, output / path.name)
+    for path in logs:
+        shutil.copyfile(path, output / path.name)
+    OmegaConf.save(OmegaConf.create(to_plain(config)), output / "config.yaml")
+    return files
