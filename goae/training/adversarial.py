@@ -51,12 +51,15 @@ class BridgeConfig:
     fade_steps: int = 0  # after them: the adversarial loss rises from 0 to its weight beside the supervised losses
     release_steps: int = 0  # after them: the supervised losses fall from their weights to the floor
     supervised_floor: float = 0.0  # share of their weights that stays
+    adversarial_ceiling: float = 1.0  # share of its weight that the adversarial loss rises to
 
     def __post_init__(self) -> None:
         if min(self.discriminator_steps, self.fade_steps, self.release_steps) < 0:
             raise ValueError(f"adversarial.bridge has a negative number of steps: {self}")
         if not 0 <= self.supervised_floor <= 1:
             raise ValueError(f"bridge.supervised_floor is {self.supervised_floor}; expected a share from 0 to 1")
+        if not 0 < self.adversarial_ceiling <= 1:
+            raise ValueError(f"bridge.adversarial_ceiling is {self.adversarial_ceiling}; expected a share up to 1")
 
     @property
     def supervised(self) -> bool:
@@ -68,7 +71,8 @@ class BridgeConfig:
         faded = step - self.discriminator_steps
         released = faded - self.fade_steps
         gone = progress(released, self.release_steps) if self.supervised else 1.0
-        return progress(faded, self.fade_steps), 1 - (1 - self.supervised_floor) * gone
+        risen = self.adversarial_ceiling * progress(faded, self.fade_steps)
+        return risen, 1 - (1 - self.supervised_floor) * gone
 
 
 @dataclass

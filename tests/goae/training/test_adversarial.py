@@ -118,6 +118,8 @@ def test_the_bridge_fades_one_loss_in_and_the_others_out() -> None:
     assert BRIDGE.shares(11) == (1, pytest.approx(0.6))
     assert BRIDGE.shares(16) == BRIDGE.shares(99) == (1, pytest.approx(0.2))
     assert BridgeConfig().shares(0) == (1, 0)  # no bridge
+    beside = BridgeConfig(fade_steps=4, supervised_floor=1.0, adversarial_ceiling=0.2)
+    assert [beside.shares(step) for step in (2, 4, 99)] == [(pytest.approx(0.1), 1), (0.2, 1), (0.2, 1)]
     assert BridgeConfig(fade_steps=2).shares(2) == (1, 0)  # released at once
     assert [progress(step, 0) for step in (-1, 0, 1)] == [0.0, 1.0, 1.0]
 
@@ -150,7 +152,13 @@ def test_previews_show_fixed_scenes_from_three_sides_with_depth() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"discriminator_steps": -1}, {"supervised_floor": 1.5}, {"fit": FitConfig(batch_size=12, micro_batch=6)}]
+    "wrong",
+    [
+        {"discriminator_steps": -1},
+        {"supervised_floor": 1.5},
+        {"adversarial_ceiling": 0.0},
+        {"fit": FitConfig(batch_size=12, micro_batch=6)},
+    ],
 )
 def test_wrong_values_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"bridge|micro_batch"):
