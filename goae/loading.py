@@ -16,7 +16,8 @@ from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.goae import GOAE, GOAEConfig
 from goae.models.goae import preset as named_preset
 from goae.models.latent_inverter import LatentEncoder
-from goae.models.storage import Stored, is_stored, load_strictly, read_model, restore, save_model
+from goae.models.storage import Stored, is_stored, read_model, restore, save_model
+from goae.states import load_strictly
 
 
 def load_inverter(

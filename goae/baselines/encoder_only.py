@@ -11,7 +11,8 @@ from torch import Tensor
 from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
 from goae.models.latent_inverter import Coded, LatentInverter, View
 from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
-from goae.models.storage import load_strictly, read_model, restore
+from goae.models.storage import read_model, restore
+from goae.states import load_strictly
 
 RIVALS = ("PSPEncoder", "E4EEncoder", "IDE3DEncoder")
 

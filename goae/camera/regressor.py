@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from goae.camera.sphere import SphereConfig, label_from_angles
-from goae.models.storage import load_strictly, read_model, restore, save_model
+from goae.models.storage import read_model, restore, save_model
 from goae.photos import Photo, photos
+from goae.states import load_strictly
 
 GROUP = 8  # channels that are normalised together
 

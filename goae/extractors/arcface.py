@@ -16,7 +16,8 @@ from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, load_strictly, read_state
+from goae.extractors.frozen import Frozen, read_state
+from goae.states import load_strictly
 from goae.weights import locate
 
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit of each halves the resolution

@@ -6,7 +6,8 @@ from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, load_strictly, read_state
+from goae.extractors.frozen import Frozen, read_state
+from goae.states import load_strictly
 from goae.weights import locate
 
 SIZE = 160

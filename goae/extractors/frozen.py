@@ -45,28 +45,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
     state = {str(name): value for name, value in content.items()}
     return {n.removeprefix("module."): t for n, t in state.items()} if all(n[:7] == "module." for n in state) else state
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load a state dict whose names and shapes are exactly the module's.
-
-    Raises: ValueError listing what is missing, what is unexpected, and which shapes differ.
-    """
-    own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    differing = [
-        f"{n} {tuple(state[n].shape)} instead of {tuple(own[n].shape)}"
-        for n in sorted(own.keys() & state.keys())
-        if own[n].shape != state[n].shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "shapes": differing}
-    if any(problems.values()):
-        listed = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems.items() if names)
-        raise ValueError(f"{source} does not fit {type(module).__name__}: {listed}")
-    module.load_state_dict(dict(state))
-
-
-def _shortened(names: list[str], most: int = 12) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

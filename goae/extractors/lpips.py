@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from goae.extractors.frozen import Frozen, load_strictly
+from goae.extractors.frozen import Frozen
+from goae.states import load_strictly
 from goae.weights import locate
 
 if TYPE_CHECKING:

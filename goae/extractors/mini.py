@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, load_strictly, read_state
+from goae.extractors.frozen import Frozen, read_state
 from goae.extractors.mini_network import RESOLUTION, MiniNetwork, MiniNetworkConfig
+from goae.states import load_strictly
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "mini" / "perception.safetensors"
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from goae.extractors.bisenet import BiSeNet
-from goae.extractors.frozen import Frozen, load_strictly, read_state
+from goae.extractors.frozen import Frozen, read_state
+from goae.states import load_strictly
 from goae.weights import locate
 
 SIZE = 512  # side at which the networks see a picture

@@ -93,20 +93,6 @@ def restore(schema: type[T], values: dict[str, Any], where: str = "") -> T:
     return schema(**made)
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Load weights, listing in a ValueError all that is missing, unexpected or of another shape."""
-    own = module.state_dict()
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape),
-    }
-    if any(wrong.values()):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
-        raise ValueError(f"{path} does not fit the {type(module).__name__} of its own configuration: {told}")
-    module.load_state_dict(state)
-
-
 def _write(stored: Stored, path: Path) -> None:
     """The two files of a model."""
     content = {"format": FORMAT, "class": stored.name, "config": stored.config, **stored.facts}

@@ -12,8 +12,9 @@ from goae.loading import save_encoder, save_refiner
 from goae.models.afa import AFA
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
-from goae.models.storage import load_strictly, read_model
+from goae.models.storage import read_model
 from goae.runs.setup import launch, open_batches, open_images, stack, trained, unfinished
+from goae.states import load_strictly
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker, read_metrics

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from goae.extractors.frozen import Frozen, load_strictly, read_state
+from goae.extractors.frozen import Frozen, read_state
+from goae.states import load_strictly
 
 
 class _Net(Frozen):
@@ -62,7 +63,7 @@ def test_differences_are_listed() -> None:
     state = dict(net.state_dict())
     state["extra"] = state.pop("net.0.bias")
     state["net.0.weight"] = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=r"missing: net\.0\.bias; unexpected: extra; shapes: net\.0\.weight \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"missing: net\.0\.bias; unexpected: extra; of another shape: net\.0\.weight \(2, 3\)"):
         load_strictly(net, state, "somewhere.pt")
 
 

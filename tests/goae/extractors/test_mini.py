@@ -99,7 +99,7 @@ def test_missing_and_wrong_files_are_refused(random_file: Path, tmp_path: Path) 
     copy.with_suffix(".json").write_text(
         random_file.with_suffix(".json").read_text().replace('"width": 8', '"width": 6')
     )
-    with pytest.raises(ValueError, match="does not fit MiniNetwork: shapes: "):
+    with pytest.raises(ValueError, match="does not fit MiniNetwork: of another shape: "):
         MiniPerception(copy)
     with pytest.raises(ValueError, match="feature_dim is 65"):
         MiniNetworkConfig(feature_dim=65)

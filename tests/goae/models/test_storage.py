@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
-from goae.models.storage import halve_model, is_stored, load_strictly, read_model, restore, save_model
+from goae.models.storage import halve_model, is_stored, read_model, restore, save_model
+from goae.states import load_strictly
 
 
 @dataclass
