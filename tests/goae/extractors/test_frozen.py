@@ -63,7 +63,8 @@ def test_differences_are_listed() -> None:
     state = dict(net.state_dict())
     state["extra"] = state.pop("net.0.bias")
     state["net.0.weight"] = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=r"missing: net\.0\.bias; unexpected: extra; of another shape: net\.0\.weight \(2, 3\)"):
+    told = r"missing: net\.0\.bias; unexpected: extra; of another shape: net\.0\.weight \(2, 3\)"
+    with pytest.raises(ValueError, match=told):
         load_strictly(net, state, "somewhere.pt")
 
 
