@@ -43,7 +43,7 @@ class InterFaceGANConfig:
 class Direction(NamedTuple):
     """A direction of W: unit normal (w_dim,) towards higher scores, and what is known of it.
 
-    `step`: how far the two groups lie apart along it, so that a step of 1 turns a low head into a high one.
+    `step`: how far the two groups lie apart along it, which an alpha of 1 covers; small where a weak cue tells them apart.
     `accuracy`: of the SVM on extremes it did not see.
     """
 
