@@ -43,7 +43,7 @@ class InterFaceGANConfig:
 class Direction(NamedTuple):
     """A direction of W: unit normal (w_dim,) towards higher scores, and what is known of it.
 
-    `step`: how far the two groups lie apart along it, which an alpha of 1 covers; small where a weak cue tells them apart.
+    `step`: how far the two groups lie apart along it, which an alpha of 1 covers; small where a weak cue parts them.
     `accuracy`: of the SVM on extremes it did not see.
     """
 
@@ -81,7 +81,7 @@ def fit_direction(codes: Tensor, scores: Tensor, config: InterFaceGANConfig) -> 
     """
     low, high = extremes(scores, config.extremes)
     rng = torch.Generator().manual_seed(config.seed)
-    kept = max(round(config.extremes * (1 - config.held_out)), 1)
+    kept = min(max(round(config.extremes * (1 - config.held_out)), 1), config.extremes - 1)
     groups = [group[torch.randperm(len(group), generator=rng)] for group in (low, high)]
     scale = codes.std(0).square().mean().sqrt()  # one number: directions keep their meaning
     x = [codes[group].double() / scale for group in groups]

@@ -37,8 +37,9 @@ def train_directions(config: DirectionsConfig) -> Path:
     network = None if config.scores else MiniPerception(config.network_path or None).to(generator.w_avg.device)
     codes, scores = scored_heads(config, generator, network) if network else scores_from_file(config, generator)
     found = {name: fit_direction(codes, scores[name], config.sampling) for name in config.attributes}
+    heads = fresh_codes(config, generator)
     for name, direction in conditioned(found, config.orthogonal).items():
-        write_direction(config, generator, name, direction, network)
+        write_direction(config, generator, heads, name, direction, network)
     return Path(config.output)
 
 
@@ -103,11 +104,12 @@ def conditioned(found: dict[str, Direction], others: dict[str, list[str]]) -> di
 def write_direction(
     config: DirectionsConfig,
     generator: TriPlaneGenerator,
+    heads: Tensor,
     name: str,
     direction: Direction,
     network: MiniPerception | None,
 ) -> None:
-    """NAME.npy, its numbers in NAME.json, and heads moved along it in NAME.png."""
+    """NAME.npy, its numbers in NAME.json, and in NAME.png the first of `heads`, ws (B, num_ws, w_dim), along it."""
     path = Path(config.output) / f"{name}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
@@ -118,7 +120,6 @@ def write_direction(
         "sampling": vars(config.sampling),
         "generator": generator_hash(generator),
     }
-    heads = fresh_codes(config, generator)
     if network:
         record["effect"] = effect(generator, heads, direction, network)
     save_direction(direction.normal, direction.step, path, num_ws=generator.num_ws)
