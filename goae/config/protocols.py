@@ -137,13 +137,15 @@ class RowsConfig:
 class TablesConfig(ProtocolConfig):
     """scripts/tables.py: a table of the paper, or its claims; what is missing is measured with the protocols' keys.
 
-    `protocol`, `methods` and `run` follow from the table; `output` is where its files go.
+    `protocol`, `methods` and `run` follow from the table; `output` is where its files go, and below it what was
+    measured: `measured/<run>/<protocol>`.
     """
 
     table: int = 0  # 1 | 2 | 3
     claims: bool = False  # write the page of claims from the tables that are there
     partial: bool = False  # write a table that lacks rows, and say so in it
     rows: RowsConfig = field(default_factory=RowsConfig)
+    shipped: str = "goae/assets/mini/runs"  # folder of the rows' runs that `runs` lacks
     records: str = "goae/assets/mini/metrics.json"  # world mini: what check_meters.py found of the meters
 
     def __post_init__(self) -> None:
@@ -161,7 +163,13 @@ class TablesConfig(ProtocolConfig):
         return Path(self.output) if self.output else Path("docs/results") / self.world_name
 
     def protocol_config(self, protocol: str, run: str, methods: list[str]) -> ProtocolConfig:
-        """How methods of a run are measured, in that run's folder."""
+        """How methods of a run are measured."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ProtocolConfig)}
-        own = {"protocol": protocol, "run": run, "methods": methods, "output": "", "records": ""}
-        return ProtocolConfig(**values | own)
+        own = {"protocol": protocol, "run": run, "methods": methods, "records": ""}
+        folders = {"runs": str(self.run_dir(run).parent), "output": str(self.folder / "measured" / run / protocol)}
+        return ProtocolConfig(**values | own | folders)
+
+    def run_dir(self, run: str) -> Path:
+        """A run's folder: below `runs`, or `shipped` if that alone has it."""
+        own, shipped = Path(self.runs) / run, Path(self.shipped) / run
+        return shipped if shipped.is_dir() and not own.is_dir() else own

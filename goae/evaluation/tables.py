@@ -96,6 +96,17 @@ def read_stored(folder: Path, method: str) -> Stored:
     )
 
 
+def is_complete(folder: Path, method: str) -> bool:
+    """Whether every task of a method was measured there, so that its weights are not needed again."""
+    try:
+        stored = read_stored(folder, method)
+    except FileNotFoundError:
+        return False
+    wanted = len(stored.settings.get("subset", ())) or stored.settings["num_tasks"]
+    timed = stored.seconds is not None or stored.settings["protocol"] != "input_view"
+    return timed and len(common_tasks([stored.rows])) == wanted
+
+
 Measured = Mapping[str, Sequence[Stored]]  # protocol -> the runs that a row is made of
 
 
@@ -247,7 +258,7 @@ def table_json(
             "values": row_values(table, name, measured, tasks, resamples=resamples),
         }
         if measured:
-            entry["runs"] = sorted({str(run.folder.parent) for runs in measured.values() for run in runs})
+            entry["runs"] = sorted({run.folder.parent.name for runs in measured.values() for run in runs})
             entry["num_inputs"] = {p: len(t) for p, t in tasks.items()}
             entry["extra"] = {
                 column: value

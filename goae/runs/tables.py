@@ -2,16 +2,26 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goae.config import TablesConfig, TrainConfig, load_run
 from goae.evaluation.claims import claims_page
 from goae.evaluation.meters import footnotes
-from goae.evaluation.paper_tables import TABLES
+from goae.evaluation.paper_tables import TABLES, PaperTable
 from goae.evaluation.records import read_records
 from goae.evaluation.table_pages import write_pages
-from goae.evaluation.tables import SOURCES, Measured, Source, meters_of, protocols_of, read_stored, table_json
+from goae.evaluation.tables import (
+    SOURCES,
+    Measured,
+    Source,
+    is_complete,
+    meters_of,
+    protocols_of,
+    read_stored,
+    table_json,
+)
 from goae.runs.protocol import measure
 from goae.runs.setup import launch
 
@@ -51,7 +61,7 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
     Raises: ValueError listing what to do for each row that has no weights, unless `partial`.
     """
     table, sources = TABLES[config.table], SOURCES[config.table]
-    missing = {name: todo for name, source in sources.items() if (todo := missing_weights(config, source))}
+    missing = {name: todo for name, source in sources.items() if (todo := missing_weights(config, table, source))}
     if config.world_name == "mini" and not Path(config.records).exists():
         missing["meters"] = f"{config.records} does not exist: `python scripts/check_meters.py`"
     if missing and not config.partial:
@@ -59,9 +69,8 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
         raise ValueError(f"Table {table.number} lacks {told}. To write it without these, give partial=true")
     present = {name: source for name, source in sources.items() if name not in missing}
     for protocol in protocols_of(table):
-        for run in dict.fromkeys(run for source in present.values() for run in runs_of(config, source)):
-            methods = [s.method for s in present.values() if run in runs_of(config, s)]
-            measure(config.protocol_config(protocol, run, list(dict.fromkeys(methods))), fabric)
+        for run, methods in measurable(config, list(present.values())).items():
+            measure(config.protocol_config(protocol, run, methods), fabric)
     rows: dict[str, Measured] = {name: {} for name in table.rows}
     for name, source in present.items():
         rows[name] = {
@@ -81,38 +90,56 @@ def runs_of(config: TablesConfig, source: Source) -> list[str]:
     return runs
 
 
-def missing_weights(config: TablesConfig, source: Source) -> str:
-    """What a row lacks, with the command that makes it; empty if nothing."""
+def measurable(config: TablesConfig, sources: Sequence[Source]) -> dict[str, list[str]]:
+    """Runs whose weights are there -> the methods that rows want of them."""
+    found: dict[str, list[str]] = {}
+    for source in sources:
+        for run in runs_of(config, source):
+            methods = found.setdefault(run, [])
+            if source.method not in methods and all(f.exists() for f in wanted_files(config, run, source.method)):
+                methods.append(source.method)
+    return {run: methods for run, methods in found.items() if methods}
+
+
+def missing_weights(config: TablesConfig, table: PaperTable, source: Source) -> str:
+    """What a row that is not wholly measured lacks, with the command that makes it; empty if nothing."""
     runs = runs_of(config, source)
     if not runs:
         return f"rows.{source.runs} names no run"
     absent: dict[str, list[str]] = {}
     for run in runs:
-        for file in wanted_files(Path(config.runs) / run, source.method):
-            if not file.exists():
-                absent.setdefault(train_command(config, source.runs, run), []).append(str(file))
-    found = [f"no {' and '.join(files)}: `{command}`" for command, files in absent.items()]
-    regressor = config.baselines.regressor
-    if source.method == "pose_opt" and not Path(regressor).is_file():
-        found.append(
-            f"no {regressor or 'baselines.regressor'}: `python scripts/train_camera.py experiment={config.rows.camera}`"
-        )
-    return ", ".join(found)
+        folders = [config.protocol_config(p, run, [source.method]).folder for p in protocols_of(table)]
+        if all(is_complete(folder, source.method) for folder in folders):
+            continue
+        for file in wanted_files(config, run, source.method):
+            if not file.is_file():
+                absent.setdefault(train_command(config, source.runs, run, file), []).append(str(file))
+    return ", ".join(f"no {' and '.join(files)}: `{command}`" for command, files in absent.items())
 
 
-def wanted_files(folder: Path, method: str) -> list[Path]:
+def wanted_files(config: TablesConfig, run: str, method: str) -> list[Path]:
     """What a method needs of a run, whose stage 1 may be that of another (`paths.encoder`)."""
+    folder = config.run_dir(run)
     files = [folder / "config.yaml"]
     if method != "pti":
         elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""
         files.append(Path(elsewhere) if elsewhere else folder / "encoder.safetensors")
     if method in REFINED:
         files.append(folder / "refiner.safetensors")
+    if method == "pose_opt":
+        files.append(regressor_file(config))
     return files
 
 
-def train_command(config: TablesConfig, key: str, run: str) -> str:
-    """The command that makes the run of a row: its whole sweep, or the run by itself."""
+def regressor_file(config: TablesConfig) -> Path:
+    """The weights from which Pose Opt. starts."""
+    return Path(config.baselines.regressor or "baselines.regressor")
+
+
+def train_command(config: TablesConfig, key: str, run: str, file: Path) -> str:
+    """The command that makes a row's file: the regressor, the whole sweep of its run, or the run by itself."""
+    if file == regressor_file(config):
+        return f"python scripts/train_camera.py experiment={config.rows.camera}"
     sweep = re.match(rf"{config.rows.experiment}-(table[23])-", run)
     if sweep:
         return f"python scripts/train.py -m experiment={config.rows.experiment} sweep={sweep[1]}"

@@ -72,7 +72,7 @@ def test_a_table_is_measured_written_and_resumed(
     whole = json.loads((tmp_path / "table3.json").read_text())
     assert [row["method"] for row in whole["rows"]] == ["w/ conv", "w/ AFA"]
     for row, run in zip(whole["rows"], ("tiny-conv-seed0", "tiny-seed0"), strict=True):
-        assert row["runs"] == [str(Path(config.runs) / run)] and row["num_inputs"] == {"input_view": 6}
+        assert row["runs"] == [run] and row["num_inputs"] == {"input_view": 6}
         assert all(cell["ours"] is not None for cell in row["values"].values())
     values = [row["values"]["mse"]["ours"] for row in whole["rows"]]
     assert values[0] != values[1]
@@ -86,6 +86,26 @@ def test_a_table_is_measured_written_and_resumed(
     monkeypatch.setattr(Inverter, "invert", refuse)
     make_tables(config)
     assert json.loads((tmp_path / "table3.json").read_text()) == whole
+
+
+def test_what_was_measured_needs_no_weights(tmp_path: Path, overrides: list[str]) -> None:
+    make_tables(configured(overrides, tmp_path, "table=3"))
+    whole = json.loads((tmp_path / "table3.json").read_text())
+    elsewhere = configured(overrides, tmp_path, "table=3", "runs=nowhere")
+    make_tables(elsewhere)
+    assert json.loads((tmp_path / "table3.json").read_text()) == whole
+    rows = tmp_path / "measured" / "tiny-seed0" / "input_view" / "full.csv"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))  # and its features, the last of six
+    features = rows.with_suffix(".features")
+    features.write_bytes(features.read_bytes()[: features.stat().st_size // 6 * 5])
+    with pytest.raises(ValueError, match=r"Table 3 lacks w/ AFA: no nowhere/tiny-seed0/config\.yaml"):
+        make_tables(elsewhere)
+
+
+def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str]) -> None:
+    shipped = overrides[0].replace("runs=", "shipped=")
+    make_tables(configured(overrides, tmp_path, "table=3", "runs=nowhere", shipped))
+    assert json.loads((tmp_path / "table3.json").read_text())["rows"][1]["runs"] == ["tiny-seed0"]
 
 
 def test_a_missing_row_is_an_error_that_lists_commands(tmp_path: Path, overrides: list[str]) -> None:
