@@ -115,7 +115,7 @@ class ProtocolConfig:
 
 @dataclass
 class RowsConfig:
-    """Runs below `runs` that the rows of the paper's tables come from; numbers of several are averaged."""
+    """Runs, named <experiment>-..., that the rows of the paper's tables come from; numbers of several are averaged."""
 
     full: list[str] = field(default_factory=list)  # Table 1: Ours-w+, Ours
     optimization: list[str] = field(default_factory=list)  # whose generator and encoder PTI and Pose Opt. use
@@ -129,7 +129,6 @@ class RowsConfig:
     no_mix: list[str] = field(default_factory=list)  # shown without the mix, whatever they were trained with
     afa: list[str] = field(default_factory=list)  # Table 2: Ours; Table 3: w/ AFA
     conv: list[str] = field(default_factory=list)  # Table 3: w/ conv
-    experiment: str = ""  # of train.py, for the commands that make missing runs
     camera: str = ""  # of train_camera.py
 
 

@@ -140,11 +140,11 @@ def train_command(config: TablesConfig, key: str, run: str, file: Path) -> str:
     """The command that makes a row's file: the regressor, the whole sweep of its run, or the run by itself."""
     if file == regressor_file(config):
         return f"python scripts/train_camera.py experiment={config.rows.camera}"
-    sweep = re.match(rf"{config.rows.experiment}-(table[23])-", run)
-    if sweep:
-        return f"python scripts/train.py -m experiment={config.rows.experiment} sweep={sweep[1]}"
+    experiment = run.partition("-")[0]
+    if sweep := re.match(rf"{experiment}-(table[23])-", run):
+        return f"python scripts/train.py -m experiment={experiment} sweep={sweep[1]}"
     seed = re.search(r"-seed(\d+)$", run)
-    words = ["python scripts/train.py", f"experiment={config.rows.experiment}", TRAINED.get(key, "")]
+    words = ["python scripts/train.py", f"experiment={experiment}", TRAINED.get(key, "")]
     words += [f"seed={seed[1]}" if seed and seed[1] != "0" else "", f"run={run}"]
     return " ".join(word for word in words if word)
 

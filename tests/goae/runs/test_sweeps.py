@@ -14,6 +14,7 @@ from tiny import tiny_generator
 
 from goae import build
 from goae.config import PLUGINS, SweepReportConfig, TablesConfig, TrainConfig, has_plugin, load_run, require_plugins
+from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.tables import SOURCES
 from goae.runs.sweep_report import sweep_report
 from goae.runs.tables import missing_weights
@@ -60,7 +61,9 @@ def test_every_cell_composes_with_a_name_of_its_own(sweep: str) -> None:
         assert {(c.afa.variant, c.goae.mix.planes) for c in made} == set(product(("paper", "conv"), ("xyz", "none")))
 
 
-@pytest.mark.parametrize(("world", "experiment", "seeds"), [("mini", "mini", (0, 1, 2)), ("full", "ffhq", (0,))])
+@pytest.mark.parametrize(
+    ("world", "experiment", "seeds"), [("mini", "mini_ablation", (0, 1, 2)), ("full", "ffhq", (0,))]
+)
 def test_tables_read_the_runs_that_sweeps_leave(world: str, experiment: str, seeds: tuple[int, ...]) -> None:
     def names(made: list[TrainConfig]) -> list[list[str]]:
         return [[f"{config.run.removesuffix('2')}{seed}" for seed in seeds] for config in made]
@@ -85,8 +88,8 @@ def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
     config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", name="tables")
     for name, source in SOURCES[2].items():
         sweep = "table2" if source.method == "w_plus" else "table3"
-        told = missing_weights(config, source)
-        assert told.endswith(f": `python scripts/train.py -m experiment=mini sweep={sweep}`"), name
+        told = missing_weights(config, TABLES[2], source)
+        assert told.endswith(f": `python scripts/train.py -m experiment=mini_ablation sweep={sweep}`"), name
         assert told.count("config.yaml") == 3 and told.count("`") == 2  # of three seeds, with one command
 
 
@@ -166,13 +169,14 @@ def test_a_sweep_trains_every_cell_goes_on_and_hands_on_its_encoders(
         assert Path(config.paths.encoder).parent.name == "tiny-table2-adv0.05-bg5.0-seed0"
     rows = vars(composed_as(TablesConfig, "table=2", name="tables").rows)
     tiny = {
-        key: [f"tiny{name[4:]}" for name in rows[key] if name.endswith("-seed0")]
+        key: [name.replace("mini_ablation", "tiny") for name in rows[key] if name.endswith("-seed0")]
         for key in rows
         if "table" in str(rows[key])
     }
     overrides = [f"rows.{key}={names}" for key, names in tiny.items()]
     tables = composed_as(TablesConfig, "table=2", f"runs={runs[0].parent}", *overrides, name="tables")
-    assert [missing_weights(tables, source) for number in (2, 3) for source in SOURCES[number].values()] == [""] * 8
+    told = [missing_weights(tables, TABLES[n], source) for n in (2, 3) for source in SOURCES[n].values()]
+    assert told == [""] * 8
 
 
 def test_the_page_has_means_and_spreads_over_seeds(

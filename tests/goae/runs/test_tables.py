@@ -129,7 +129,8 @@ def test_every_row_of_table_1_names_its_command(tmp_path: Path, overrides: list[
     with pytest.raises(ValueError) as error:
         make_tables(configured(overrides, tmp_path, "table=1", "baselines.regressor=none.safetensors"))
     told = str(error.value)
-    for part in ("method=psp run=mini-psp-seed0", "method=ide3d", "train_camera.py experiment=mini_camera"):
+    rivals = ("experiment=mini_long method=psp run=mini_long-psp-seed0", "method=ide3d")
+    for part in (*rivals, "train_camera.py experiment=mini_camera"):
         assert part in told
     assert "PTI" not in told and "Ours" not in told.replace("Ours-w+", "Ours")  # their weights are there
 
