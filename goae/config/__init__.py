@@ -42,6 +42,7 @@ from goae.config.training import (
     TrainConfig,
     ValidationConfig,
     check_device,
+    find_run,
     run_name,
 )
 
@@ -81,6 +82,7 @@ __all__ = [
     "ValidationConfig",
     "check_device",
     "claim_run",
+    "find_run",
     "flatten",
     "has_plugin",
     "load_run",

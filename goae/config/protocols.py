@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from goae.config.jobs import BaselinesConfig
-from goae.config.training import check_device
+from goae.config.training import check_device, find_run
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.protocols import PROTOCOLS, RECORDED_METHODS
@@ -144,7 +144,6 @@ class TablesConfig(ProtocolConfig):
     claims: bool = False  # write the page of claims from the tables that are there
     partial: bool = False  # write a table that lacks rows, and say so in it
     rows: RowsConfig = field(default_factory=RowsConfig)
-    shipped: str = "goae/assets/mini/runs"  # folder of the rows' runs that `runs` lacks
     records: str = "goae/assets/mini/metrics.json"  # world mini: what check_meters.py found of the meters
 
     def __post_init__(self) -> None:
@@ -165,10 +164,8 @@ class TablesConfig(ProtocolConfig):
         """How methods of a run are measured."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ProtocolConfig)}
         own = {"protocol": protocol, "run": run, "methods": methods, "records": ""}
-        folders = {"runs": str(self.run_dir(run).parent), "output": str(self.folder / "measured" / run / protocol)}
+        folders = {
+            "runs": str(find_run(self.runs, run).parent),
+            "output": str(self.folder / "measured" / run / protocol),
+        }
         return ProtocolConfig(**values | own | folders)
-
-    def run_dir(self, run: str) -> Path:
-        """A run's folder: below `runs`, or `shipped` if that alone has it."""
-        own, shipped = Path(self.runs) / run, Path(self.shipped) / run
-        return shipped if shipped.is_dir() and not own.is_dir() else own

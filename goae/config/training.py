@@ -25,6 +25,7 @@ METHODS = ("goae", "psp", "e4e", "ide3d")
 PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
+SHIPPED_RUNS = "goae/assets/mini/runs"  # of scripts/ship_run.py
 
 
 @dataclass
@@ -209,6 +210,12 @@ class CameraConfig(InRunFolder):
 
 StagedConfig = TrainConfig | PriorConfig  # of jobs with several stages
 RunConfig = StagedConfig | CameraConfig
+
+
+def find_run(runs: str, name: str) -> Path:
+    """The folder of a run by its name: below `runs`, else of the shipped run of that name."""
+    own, shipped = Path(runs) / name, Path(SHIPPED_RUNS) / name
+    return shipped if shipped.is_dir() and not own.is_dir() else own
 
 
 def run_name(config: RunConfig) -> str:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
-from goae.config import FiguresConfig, PerceptionConfig, TrainConfig, load_run
+from goae.config import FiguresConfig, PerceptionConfig, TrainConfig, find_run, load_run
 from goae.data.datasets import PosedImages
 from goae.evaluation.runner import Method, reconstruct
 from goae.inversion import Inverter
@@ -193,9 +193,10 @@ def cats(config: FiguresConfig) -> Path:
 
 
 def open_run(config: FiguresConfig, name: str) -> TrainConfig:
-    """The configuration of a run below `runs`, on the device of the figure."""
-    run = load_run(Path(config.runs) / name, TrainConfig)
-    run.run, run.paths.runs, run.device = name, config.runs, config.device
+    """The configuration of a run by its name, on the device of the figure."""
+    folder = find_run(config.runs, name)
+    run = load_run(folder, TrainConfig)
+    run.run, run.paths.runs, run.device = name, str(folder.parent), config.device
     return run
 
 

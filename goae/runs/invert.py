@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from goae.camera.regressor import estimate_camera, load_regressor
-from goae.config import InvertConfig, TrainConfig, load_run
+from goae.config import InvertConfig, TrainConfig, find_run, load_run
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
@@ -101,7 +101,7 @@ def parse_numbers(text: str) -> Tensor:
 
 def _inverter(config: InvertConfig) -> Inverter:
     if config.run:
-        return run_inverter(load_run(Path(config.runs) / config.run, TrainConfig))
+        return run_inverter(load_run(find_run(config.runs, config.run), TrainConfig))
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
     return load_inverter(
         generator=config.generator_path,

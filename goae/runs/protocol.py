@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from goae import build
-from goae.config import ProtocolConfig, TrainConfig, load_run
+from goae.config import ProtocolConfig, TrainConfig, find_run, load_run
 from goae.data.datasets import PosedImages
 from goae.evaluation.measuring import Measures
 from goae.evaluation.protocols import (
@@ -178,7 +178,7 @@ def weight_files(config: ProtocolConfig) -> build.Weights:
     if config.generator_path:
         files = config.generator_path, config.encoder_path, config.refiner_path
         return build.Weights(*files, preset=config.preset_name, rivals=rivals, parts=parts)
-    run = load_run(Path(config.runs) / config.run, TrainConfig)
+    run = load_run(find_run(config.runs, config.run), TrainConfig)
     if run.method != "goae":
         rivals[run.method] = str(trained(run, "encoder"))
         return build.Weights(run.paths.generator, rivals=rivals, parts=parts)
@@ -198,7 +198,7 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     run = load_run(path, TrainConfig)
     if run.method != name:
         raise ValueError(f"rivals.{name} is {path}, which is a run of method={run.method}")
-    own = config.generator_path or load_run(Path(config.runs) / config.run, TrainConfig).paths.generator
+    own = config.generator_path or load_run(find_run(config.runs, config.run), TrainConfig).paths.generator
     if file_hash(Path(own)) != file_hash(Path(run.paths.generator)):
         raise ValueError(
             f"rivals.{name} is {path}, which was trained on the generator {run.paths.generator}, but {own} is "

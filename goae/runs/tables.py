@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goae.config import TablesConfig, TrainConfig, load_run
+from goae.config import TablesConfig, TrainConfig, find_run, load_run
 from goae.evaluation.claims import claims_page
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
@@ -119,7 +119,7 @@ def missing_weights(config: TablesConfig, table: PaperTable, source: Source) -> 
 
 def wanted_files(config: TablesConfig, run: str, method: str) -> list[Path]:
     """What a method needs of a run, whose stage 1 may be that of another (`paths.encoder`)."""
-    folder = config.run_dir(run)
+    folder = find_run(config.runs, run)
     files = [folder / "config.yaml"]
     if method != "pti":
         elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""

@@ -102,9 +102,9 @@ def test_what_was_measured_needs_no_weights(tmp_path: Path, overrides: list[str]
         make_tables(elsewhere)
 
 
-def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str]) -> None:
-    shipped = overrides[0].replace("runs=", "shipped=")
-    make_tables(configured(overrides, tmp_path, "table=3", "runs=nowhere", shipped))
+def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("goae.config.training.SHIPPED_RUNS", overrides[0].removeprefix("runs="))
+    make_tables(configured(overrides, tmp_path, "table=3", "runs=nowhere"))
     assert json.loads((tmp_path / "table3.json").read_text())["rows"][1]["runs"] == ["tiny-seed0"]
 
 
