@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN ?= mini-seed0
+SHIPPED = goae/assets/mini/runs/mini_long-seed0
 
 .PHONY: mini test lint clean
 
@@ -10,8 +11,8 @@ mini: $(VENV)/.installed
 	$(BIN)/python scripts/fetch_weights.py alex
 	$(BIN)/python scripts/make_mini_data.py --out data/mini --train 4000 --val 200 --splits train val test
 	$(BIN)/python scripts/train.py experiment=mini run=$(RUN)
-	$(BIN)/python scripts/evaluate.py run=$(RUN)
-	$(BIN)/python scripts/report.py run=$(RUN)
+	$(BIN)/python scripts/evaluate.py run=$(RUN) shipped=$(SHIPPED)
+	$(BIN)/python scripts/report.py run=$(RUN) shipped=$(SHIPPED)
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=85 $(TESTS)
