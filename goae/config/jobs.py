@@ -79,7 +79,7 @@ class InvertConfig:
     camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
     regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
     output: str = "output"
-    run: str = ""  # a trained run below `runs`; empty: the three files below
+    run: str = ""  # a trained run below `runs`, or a shipped one; empty: the three files below
     runs: str = "runs"
     generator_path: str = ""  # keys other than the names of folders of configs/, which Hydra takes for groups
     encoder_path: str = ""

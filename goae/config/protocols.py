@@ -63,7 +63,7 @@ class ProtocolConfig:
     inputs: list[float] = field(default_factory=lambda: [60.0, 0.0])  # novel_view: absolute yaws of inverted views
     num_inputs: int = 0  # inversions, the first of the set; 0: all
     methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build/methods.py
-    run: str = ""  # a trained run below `runs`; the three files below go before it
+    run: str = ""  # a trained run below `runs`, or a shipped one; the three files below go before it
     runs: str = "runs"
     generator_path: str = ""
     encoder_path: str = ""

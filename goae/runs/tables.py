@@ -96,7 +96,7 @@ def measurable(config: TablesConfig, sources: Sequence[Source]) -> dict[str, lis
     for source in sources:
         for run in runs_of(config, source):
             methods = found.setdefault(run, [])
-            if source.method not in methods and all(f.exists() for f in wanted_files(config, run, source.method)):
+            if source.method not in methods and all(f.is_file() for f in wanted_files(config, run, source.method)):
                 methods.append(source.method)
     return {run: methods for run, methods in found.items() if methods}
 
