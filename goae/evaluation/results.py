@@ -37,15 +37,20 @@ class Results:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "Results":
-        """What is stored and merged there, to be read. Raises: FileNotFoundError if it is not."""
+        """What is stored and merged there, to be read.
+
+        Raises: FileNotFoundError if it is not; ValueError if there are not as many features as rows.
+        """
         paths = [folder / f"{name}.csv", folder / f"{name}.features"]
         for path in paths:
             if not path.exists():
                 raise FileNotFoundError(f"{path} does not exist; measure {name} first")
         with paths[0].open() as file:
             header, *rows = csv.reader(file)
-        width = paths[1].stat().st_size // (4 * len(rows)) - len(KEY) if rows else 0
-        return cls(folder, name, header[len(KEY) :], width=width, places=1)
+        size, rest = divmod(paths[1].stat().st_size, 4 * max(len(rows), 1))
+        if rest or (rows and size < len(KEY)):
+            raise ValueError(_mismatch(paths[0]))
+        return cls(folder, name, header[len(KEY) :], width=size - len(KEY) if rows else 0, places=1)
 
     @property
     def csv_path(self) -> Path:
@@ -101,9 +106,11 @@ class Results:
         return complete
 
     def read(self) -> tuple[list[Row], Tensor]:
-        """The merged rows and their features (N, width) in the same order."""
+        """The merged rows and their features (N, width) in the same order. Raises: ValueError if they do not match."""
         rows = _read_rows(self.csv_path, self.columns)
         found = {(int(r[0]), int(r[1])): r[2:] for r in _read_features(self._binaries()[0], self.width)}
+        if {(int(row["task"]), int(row["place"])) for row in rows} != found.keys():
+            raise ValueError(_mismatch(self.csv_path))
         features = [found[int(row["task"]), int(row["place"])] for row in rows]
         return rows, torch.from_numpy(np.stack(features)) if features else torch.zeros(0, self.width)
 
@@ -175,6 +182,11 @@ def folder_hash(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _mismatch(path: Path) -> str:
+    features = path.with_suffix(".features")
+    return f"{path} and {features} do not hold the same results; delete {path.stem}.* there and measure again"
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> list[Row]:

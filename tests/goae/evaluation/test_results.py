@@ -69,6 +69,19 @@ def test_a_torn_end_loses_its_task_and_no_other(tmp_path: Path, lost: int, file:
     assert features[:, :2].tolist() == [[t, i] for t in range(3) for i in range(2)]
 
 
+@pytest.mark.parametrize("lost", [1, 20, 40])
+def test_rows_that_lack_their_features_are_not_read(tmp_path: Path, lost: int) -> None:
+    """A record has 20 bytes here: a torn one, one too few and two too few."""
+    found = results(tmp_path)
+    for task in range(3):
+        write(found, 0, task)
+    found.merge()
+    binary = tmp_path / "full.features"
+    binary.write_bytes(binary.read_bytes()[:-lost])
+    with pytest.raises(ValueError, match=r"do not hold the same results; delete full\.\*"):
+        Results.open(tmp_path, "full").read()
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     found = results(tmp_path)
     found.claim({"batch_size": 4, "yaws": (60.0, 0.0)})
