@@ -15,6 +15,7 @@ from eg3d.rendering.sampling import Uniforms, random_uniforms
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from goae.baselines.inputs import check_input
 from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples
 
@@ -92,10 +93,9 @@ class LatentOptimization:
     def invert(self, image: Tensor, c: Tensor) -> Optimized:
         """Fit the render from cameras c (B, 25) to images (B, 3, H, H) in [-1, 1] of the generator's size.
 
-        Raises: FloatingPointError if a loss is not finite.
+        Raises: ValueError for other images or labels; FloatingPointError if a loss is not finite.
         """
-        device = self.generator.w_avg.device
-        return self.restore(self.optimize(image.to(device), c.to(device)))
+        return self.restore(self.optimize(*check_input(image, c, self.generator)))
 
     @torch.no_grad()
     def restore(self, ws: Tensor) -> Optimized:

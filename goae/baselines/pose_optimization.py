@@ -20,8 +20,9 @@ from eg3d.cameras import join_label, split_label
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
+from goae.baselines.inputs import check_input
 from goae.baselines.optimization import Distance, OptimizationConfig, Progress, learning_rate, sized
-from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig, check_input
+from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig
 from goae.camera.sphere import SphereConfig, angles_from_label, label_from_angles, relative_camera
 from goae.models.latent_inverter import View
 from goae.models.sampling import with_samples

@@ -11,8 +11,9 @@ import torch
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
+from goae.baselines.inputs import check_input
 from goae.baselines.optimization import Distance, LatentOptimization, OptimizationConfig, Progress
-from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig, check_input
+from goae.baselines.tuning import GeneratorTuning, Tuned, TuningConfig
 from goae.models.latent_inverter import View
 
 

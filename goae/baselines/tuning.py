@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from eg3d.cameras import check_label
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
 from safetensors.torch import save_file
@@ -226,24 +225,6 @@ def _with(module: _Synthesis, weights: Weights, ws: Tensor, c: Tensor, uniforms:
     named = {f"generator.{name}": tensor for name, tensor in weights.items()}
     view: View = functional_call(module, named, (ws, c, uniforms))
     return view
-
-
-def check_input(image: Tensor, c: Tensor, generator: TriPlaneGenerator) -> tuple[Tensor, Tensor]:
-    """Images and labels as methods that look at every pixel take them, on the generator's device.
-
-    Raises: ValueError unless they are (B, 3, H, H) float, H being the generator's, and (B, 25) valid labels.
-    """
-    size = generator.config.image_resolution
-    if image.ndim != 4 or image.shape[1:] != (3, size, size) or not image.is_floating_point() or not len(image):
-        raise ValueError(
-            f"images have shape {tuple(image.shape)} and type {image.dtype}; expected float (B, 3, {size}, {size}) in "
-            "[-1, 1], the generator's size; resize them first"
-        )
-    if c.shape != (len(image), 25):
-        raise ValueError(f"camera labels have shape {tuple(c.shape)}; expected ({len(image)}, 25), one for each image")
-    check_label(c)
-    device = generator.w_avg.device
-    return image.to(device), c.to(device)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

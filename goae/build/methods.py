@@ -104,7 +104,7 @@ class Given:
         if not self.weights.encoder:
             raise ValueError("w_plus and pose_opt need GOAE's encoder: give run=NAME of a run of method=goae")
         encoder = load_encoder(self.weights.encoder, self.generator)
-        return LatentInverter(self.generator, encoder).to(self.device)
+        return LatentInverter(self.generator, encoder).to(self.device).eval()
 
     @cached_property
     def lpips(self) -> LPIPS:

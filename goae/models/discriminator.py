@@ -76,8 +76,8 @@ class CodePool:
         return int(torch.randint(n, (1,), generator=generator, device=generator.device))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The stored codes (n, w_dim), in order; empty if there are none."""
-        return {"codes": torch.stack(self._codes)} if self._codes else {}
+        """The stored codes (n, w_dim), in order, on the CPU; empty if there are none."""
+        return {"codes": torch.stack(self._codes).cpu()} if self._codes else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over stored codes. Raises: ValueError if they are more than the pool's size."""

@@ -20,7 +20,7 @@ class BackgroundConfig:
     loss: str = "mse"  # mse over all pixels | masked_mse over background pixels | l2norm
     davg: str = "scalar"  # scalar | map
     erode: int = 1  # pixels by which the background mask is shrunk
-    every: int = 1  # steps between measurements
+    every: int = 1  # steps between measurements; the weight is multiplied by it, as that of lazy R1
 
     def __post_init__(self) -> None:
         if self.loss not in KINDS:

@@ -1,4 +1,4 @@
-"""Resume state on disk: written atomically, read without running code, the newest readable file wins."""
+"""Resume state on disk: written atomically, read without running code, the newest file wins."""
 
 import os
 import re

@@ -118,7 +118,8 @@ class EncoderStage:
                 Phase("d", [self.discriminator], optimizer, {"real": 1.0, "fake": 1.0}, self._discriminator_losses),
                 Phase("r1", [self.discriminator], optimizer, {"r1": float(every)}, self._r1, every),
             ]
-        weights = self.config.weights.as_dict() | {"adv": self.config.adv, "bg": self.config.bg, "dw": self.config.dw}
+        background = self.config.bg * self.config.background.every
+        weights = self.config.weights.as_dict() | {"adv": self.config.adv, "bg": background, "dw": self.config.dw}
         optimizer = build_optimizer(self.config.optimizer, self.goae.encoder.parameters())
         return [*phases, Phase("e", [self.goae.encoder], optimizer, weights, self._encoder_losses)]
 

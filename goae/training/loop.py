@@ -125,7 +125,7 @@ def fit(
             with average.lent_to(stage.modules[stage.main]) if average else nullcontext():
                 tracker.images(step, stage.preview(move(preview, fabric)), columns=stage.preview_columns)
         if evaluate and due(step, cfg.evaluate_every, last):
-            metrics = evaluate(shown)
+            metrics = fabric.broadcast(evaluate(shown))  # rank 0 decides for all what is best
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
             if metrics[cfg.monitor] < best:
                 best = metrics[cfg.monitor]

@@ -36,9 +36,9 @@ def build_optimizer(
     default = (0.95, 0.999) if config.name == "ranger" else (0.9, 0.999)
     betas = (config.betas[0], config.betas[1]) if config.betas else default
     if config.name == "ranger":
-        import pytorch_optimizer  # takes a second, and a configuration is checked without it
+        from goae.training.ranger import Ranger  # takes a second, and a configuration is checked without it
 
-        return pytorch_optimizer.Ranger(
+        return Ranger(
             parameters,
             lr=config.lr,
             betas=betas,

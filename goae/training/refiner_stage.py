@@ -47,7 +47,7 @@ class RefinerStage:
     ) -> None:
         self.goae, self.image_losses, self.background, self.config = goae, image_losses, background, config
         self.modules: dict[str, nn.Module] = {"refiner": goae.afa}
-        weights = config.weights.as_dict() | {"bg": config.bg, "df": config.df}
+        weights = config.weights.as_dict() | {"bg": config.bg * config.background.every, "df": config.df}
         optimizer = build_optimizer(config.optimizer, goae.afa.parameters())
         self.phases = [Phase("afa", [goae.afa], optimizer, weights, self._losses)]
 

@@ -43,6 +43,16 @@ def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
         assert made.goae == preset(preset_name)
 
 
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS, *CAMERAS, "tiny"}))
+def test_all_rows_are_trained_for_three_quarters_of_stage_1(experiment: str) -> None:
+    """Whatever the experiment's length: GOAE's last level and e4e's last delta come in its first quarter."""
+    made = config(f"experiment={experiment}")
+    steps, num_ws = made.stages.encoder.fit.steps, {64: 10, 512: 14}[made.generator.image_resolution]
+    last_delta = made.rival.unlock_start + (num_ws - 2) * made.rival.unlock_every
+    assert 0 < made.stages.encoder.stage_steps[-1] <= steps / 4
+    assert 0 < last_delta <= steps / 4
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS, *CAMERAS}))
 def test_every_method_composes_with_every_experiment(experiment: str, method: str) -> None:

@@ -127,5 +127,7 @@ def test_wrong_settings_are_named() -> None:
         with pytest.raises(ValueError, match=r"optimization\."):
             OptimizationConfig(**values)  # type: ignore[arg-type]
     method = LatentOptimization(tiny_generator(), STEPS, space="w", lpips=None)
+    with pytest.raises(ValueError, match=r"expected float \(B, 3, 32, 32\)"):
+        method.invert(torch.zeros(1, 1, 32, 32), tiny_labels(1))
     with pytest.raises(FloatingPointError, match="at step 0"):
         method.invert(torch.full((1, 3, 32, 32), float("nan")), tiny_labels(1))

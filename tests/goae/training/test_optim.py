@@ -1,5 +1,7 @@
 """Optimisers: their names, Ranger's first steps, the average of weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -45,6 +47,24 @@ def test_ranger_is_the_reference_one_from_the_first_step() -> None:
         got = step(OptimizerConfig("ranger", lr=1e-2), steps)
         # float32 arithmetic of the optimiser; measured differences stay below 1e-6
         assert torch.allclose(got.double(), reference_ranger(1e-2, steps), atol=1e-5), steps
+
+
+def test_ranger_counts_from_the_first_gradient_of_each_parameter(tmp_path: Path) -> None:
+    """What is unlocked late moves as if training had begun then, stopped and resumed or not."""
+    goal = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
+    early, late = (nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]])) for _ in range(2))
+    optimizer = build_optimizer(OptimizerConfig("ranger", lr=1e-2), [early, late])
+    for i in range(43):
+        optimizer.zero_grad()
+        active = [early] if i < 20 else [early, late]
+        torch.stack([(x - goal).square().sum() for x in active]).sum().backward()
+        optimizer.step()
+        if i == 29:
+            torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+            optimizer = build_optimizer(OptimizerConfig("ranger", lr=1e-2), [early, late])
+            optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.allclose(early.detach().double(), reference_ranger(1e-2, 43), atol=1e-5)
+    assert torch.allclose(late.detach().double(), reference_ranger(1e-2, 23), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adam", "radam", "ranger"])

@@ -99,6 +99,16 @@ def test_background_is_measured_at_its_interval() -> None:
     assert ["bg" in phase(stage, "e").losses(batch(), Draw(0, step, 0)) for step in (3, 4, 5, 6)] == [1, 0, 0, 1]
 
 
+def test_the_weight_of_a_background_term_that_is_seldom_measured_is_larger() -> None:
+    seldom = BackgroundConfig(every=3)
+    for stages in (
+        (encoder_stage(), encoder_stage(background=seldom)),
+        (refiner_stage(), refiner_stage(background=seldom)),
+    ):
+        plain, lazy = (stage.phases[-1].weights for stage in stages)
+        assert (plain["bg"], lazy["bg"]) == (5.0, 15.0)
+
+
 def test_pools_are_part_of_the_state() -> None:
     stage, other = encoder_stage(), encoder_stage()
     stage.begin(10)
