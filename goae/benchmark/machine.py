@@ -1,17 +1,16 @@
 """What the machine is, and how fast it multiplies, convolves and copies: the limits that times are compared with."""
 
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from goae.benchmark.measure import synchronize
+from goae.evaluation.runner import cpu_facts, cpu_name
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -79,20 +78,9 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" or bool(BF16_FLAGS & cpu_flags())
 
 
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    return next(iter(_cpuinfo("model name")), platform.processor() or platform.machine())
-
-
 def cpu_flags() -> set[str]:
     """Names of its instruction sets; empty where the system does not list them."""
-    return set(" ".join([*_cpuinfo("flags")[:1], *_cpuinfo("Features")[:1]]).split())
-
-
-def _cpuinfo(key: str) -> list[str]:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split(":", 1)[1].strip() for line in lines if line.split(":", 1)[0].strip() == key]
+    return set(" ".join([*cpu_facts("flags")[:1], *cpu_facts("Features")[:1]]).split())
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:

@@ -1,6 +1,6 @@
 """Configuration to objects: the only place where a name selects a class."""
 
-from goae.build.baselines import BASELINES, build_baseline, build_pose_opt
+from goae.build.baselines import BASELINES, build_baseline, build_pose_opt, codes_of
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
 from goae.build.measuring import build_between, build_meters, build_reference, networks_settings
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
@@ -47,6 +47,7 @@ __all__ = [
     "build_rival",
     "build_schedule",
     "build_stats",
+    "codes_of",
     "default_stats_path",
     "for_training",
     "load_generator",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from goae.camera.regressor import load_regressor
 from goae.config import BaselinesConfig
 from goae.evaluation.runner import Method
 from goae.extractors.lpips import LPIPS
+from goae.models.latent_inverter import LatentInverter
 
 
 def build_w(config: BaselinesConfig, generator: TriPlaneGenerator, lpips: LPIPS | None) -> LatentOptimization:
@@ -48,6 +50,17 @@ def build_pose_opt(
     return PoseOptimization(
         generator, config.pose_opt, estimate=regressor.estimate, sphere=sphere, lpips=lpips, encode=encode
     )
+
+
+def codes_of(goae: LatentInverter) -> Callable[[Tensor], Tensor]:
+    """The encoder's ws (B, num_ws, w_dim) of images (B, 3, H, H), without gradients."""
+
+    @torch.no_grad()
+    def encode(image: Tensor) -> Tensor:
+        ws: Tensor = goae.encode(goae.encoder_input(image))
+        return ws
+
+    return encode
 
 
 BASELINES: dict[str, Callable[[BaselinesConfig, TriPlaneGenerator, LPIPS | None], Method[Any]]] = {

@@ -37,14 +37,17 @@ def build_between(name: str, config: CheckMetersConfig, images: Tensor) -> Betwe
 
 def build_meters(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
     """What measures; a missing file raises FileNotFoundError that names the command to run."""
-    independent = None
+    independent = beside = None
     if config.identity_independent != "none":
         independent = build_identity(config.identity_independent, config.identity_independent_path, device)
+    if config.features_beside != "none":
+        beside = build_features(DistributionConfig(config.features_beside, config.features_beside_path), device)
     return Networks(
         LPIPS(config.lpips, config.lpips_path or None).to(device),
         build_identity(config.identity, config.identity_path, device),
         independent,
         build_features(DistributionConfig(config.features, config.features_path), device),
+        beside,
         build_reference(config, pseudo_depth, device),
         config.true_depth,
     )
@@ -73,7 +76,7 @@ def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, An
     """What the numbers depend on: the choices without their paths, and the hashes of what was found there."""
     choices = {name: value for name, value in asdict(config).items() if not name.endswith("_path")}
     hashes = {}
-    for name in ("lpips", "identity", "identity_independent", "features"):
+    for name in ("lpips", "identity", "identity_independent", "features", "features_beside"):
         function = getattr(networks, name)
         module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
         if isinstance(module, nn.Module):

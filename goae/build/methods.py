@@ -9,11 +9,10 @@ import torch
 from eg3d import checkpoint
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
-from torch import Tensor
 
 from goae.baselines.encoder_only import EncoderOnly, load_rival
 from goae.baselines.floors import AverageCode
-from goae.build.baselines import build_pose_opt, build_pti, build_w, build_w_plus_opt
+from goae.build.baselines import build_pose_opt, build_pti, build_w, build_w_plus_opt, codes_of
 from goae.build.networks import build_parts
 from goae.camera.regressor import load_regressor
 from goae.config import BaselinesConfig
@@ -183,13 +182,7 @@ def _pti(given: Given) -> Tested:
 def _pose_opt(given: Given) -> Tested:
     """From the camera of the regressor and the code of GOAE's encoder."""
     config, goae = given.baselines.pose_opt, given.encoder
-
-    @torch.no_grad()
-    def encode(image: Tensor) -> Tensor:
-        ws: Tensor = goae.encode(goae.encoder_input(image))
-        return ws
-
-    method = build_pose_opt(given.baselines, given.generator, given.lpips, encode=encode)
+    method = build_pose_opt(given.baselines, given.generator, given.lpips, encode=codes_of(goae))
     steps = {"code and camera": config.pivot.steps, "generator": config.tuning.steps}
     tested = _optimising(given, method, config, steps)
     starts = {

@@ -43,6 +43,7 @@ from goae.config.training import (
     ValidationConfig,
     check_device,
     find_run,
+    run_file,
     run_name,
 )
 
@@ -88,6 +89,7 @@ __all__ = [
     "load_run",
     "register",
     "require_plugins",
+    "run_file",
     "run_name",
     "to_object",
     "to_plain",

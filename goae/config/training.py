@@ -218,6 +218,13 @@ def find_run(runs: str, name: str) -> Path:
     return shipped if shipped.is_dir() and not own.is_dir() else own
 
 
+def run_file(path: str) -> Path:
+    """A file of a run by its path, or of the shipped run of that name where it is not there."""
+    own = Path(path)
+    shipped = Path(SHIPPED_RUNS) / own.parent.name / own.name
+    return shipped if shipped.is_file() and not own.is_file() else own
+
+
 def run_name(config: RunConfig) -> str:
     """The run's name, by default from experiment and seed; checks the keys that all runs share."""
     if config.precision not in PRECISIONS:

@@ -1,195 +1,91 @@
-"""The paper's claims, decided on the JSON of measured tables.
+"""The paper's claims and the project's goals, decided on the JSON of measured tables.
 
-A claim is a list of checks, each true, false, or undecided where a number is missing. It holds if all its checks do,
-does not hold if one fails, and is not testable here otherwise. Checks of one method against another are made on the
-same images and hold if the whole 95 % interval of the paired difference lies on the claimed side of zero. Columns
-whose meter is uninformative on these images take no part. Nothing here was chosen by looking at our numbers.
+A claim is a list of checks (`goae.evaluation.checks`). It holds if all its checks do, does not hold if one fails, and
+is not testable here otherwise. Nothing here was chosen by looking at our numbers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import re
+from collections.abc import Mapping
 
-from goae.evaluation.paper_tables import METRICS, TABLES
-from goae.evaluation.tables import split_column
+from goae.evaluation.cells import split_column
+from goae.evaluation.checks import (
+    Check,
+    Claim,
+    Tables,
+    better,
+    faster,
+    mark,
+    most,
+    not_worse,
+    order,
+    uninformative,
+    usable,
+    value,
+)
+from goae.evaluation.paper_tables import METRICS, TABLES, W_VARIANTS
 
-HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not testable here"
 ENCODERS, OPTIMISERS = ("IDE-3D", "pSp-3D", "e4e-3D"), ("PTI", "Pose Opt.")
 SPEEDUP = 100.0  # "two orders of magnitude"
-Tables = Mapping[int, Mapping[str, Any]]  # number of the table -> its JSON
-
-
-class Check(NamedTuple):
-    """A statement, whether it is so (None: undecided, since a number is missing), and the numbers."""
-
-    text: str
-    holds: bool | None
-    evidence: str
-    counts: bool = True  # False: it takes no part, since its meter is uninformative
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, and how it is decided."""
-
-    name: str
-    text: str
-    rule: str
-    checks: Callable[[Tables], list[Check]]
-
-    def decide(self, tables: Tables) -> tuple[str, list[Check]]:
-        """The verdict and what it rests on."""
-        found = self.checks(tables)
-        verdicts = [check.holds for check in found if check.counts]
-        if False in verdicts:
-            return FAILS, found
-        return (HOLDS if verdicts and None not in verdicts else UNTESTED), found
-
-
-def better(tables: Tables, number: int, first: str, second: str, columns: Sequence[str]) -> list[Check]:
-    """For each column: `first` beats `second`, the interval of the paired difference excluding zero."""
-    text = f"{first} is better than {second} in"
-    return [_compare(tables, number, first, second, c, text, lambda low, high: low > 0) for c in columns]
-
-
-def not_worse(tables: Tables, number: int, first: str, second: str, columns: Sequence[str]) -> list[Check]:
-    """For each column: the interval of the paired difference does not lie wholly on the side of `second`."""
-    text = f"{first} is not worse than {second} in"
-    return [_compare(tables, number, first, second, c, text, lambda low, high: high >= 0) for c in columns]
-
-
-def most(text: str, checks: Sequence[Check]) -> Check:
-    """More than half of the checks are so."""
-    verdicts = [check.holds for check in checks if check.counts]
-    evidence = "; ".join(f"{check.evidence} ({_mark(check)})" for check in checks)
-    if not verdicts or None in verdicts:
-        return Check(text, None, evidence)
-    return Check(text, 2 * verdicts.count(True) > len(verdicts), evidence)
-
-
-def _compare(
-    tables: Tables,
-    number: int,
-    first: str,
-    second: str,
-    column: str,
-    text: str,
-    rule: Callable[[float, float], bool],
-) -> Check:
-    """`rule` gets the ends of the interval of what `first` gains: the difference, above zero where it is better."""
-    higher, text = METRICS[split_column(column)[0]][1] == "higher", f"{text} {column}"
-    if not usable(tables, number, column):
-        return _uninformative(text, column)
-    found = _difference(tables, number, first, second, column)
-    if found is None:
-        return Check(text, None, f"{column}: not measured")
-    mean, low, high, num = found
-    evidence = (
-        f"{column}: {mean:+.4f}, {'no interval' if low is None else f'95 % {low:+.4f} to {high:+.4f}'}, n = {num}"
-    )
-    if low is None or high is None:
-        return Check(text, None, evidence)
-    gain = (low, high) if higher else (-high, -low)
-    return Check(text, rule(*gain), evidence)
-
-
-def _difference(
-    tables: Tables, number: int, first: str, second: str, column: str
-) -> tuple[float, float | None, float | None, int] | None:
-    """first - second with both ends of its interval, in whichever order the table has it."""
-    for entry in tables.get(number, {}).get("differences", ()):
-        if entry["column"] == column:
-            low, high = entry["low"], entry["high"]
-            if (entry["first"], entry["second"]) == (first, second):
-                return entry["mean"], low, high, entry["num"]
-            if (entry["first"], entry["second"]) == (second, first):
-                known = low is not None
-                return -entry["mean"], -high if known else None, -low if known else None, entry["num"]
-    return None
-
-
-def _uninformative(text: str, column: str) -> Check:
-    return Check(text, None, f"{column}: its meter is uninformative on these images", counts=False)
-
-
-def usable(tables: Tables, number: int, column: str) -> bool:
-    """Whether the column's meter can tell people apart, as far as that was checked."""
-    return column not in tables.get(number, {}).get("protocol", {}).get("uninformative", ())
-
-
-def value(tables: Tables, number: int, method: str, column: str) -> float | None:
-    """A measured number: on the inputs that all methods share, where some have only a subset."""
-    table = tables.get(number, {})
-    for row in table.get("subset_rows") or table.get("rows", ()):
-        if row["method"] == method:
-            found: float | None = row["values"][column]["ours"]
-            return found
-    return None
-
-
-def machines(tables: Tables, method: str) -> set[tuple[str, ...]]:
-    """What the times of a row of Table 1 were measured on: devices and threads."""
-    rows = [row for row in tables.get(1, {}).get("rows", ()) if row["method"] == method]
-    return {(*found["devices"], str(found["threads"])) for row in rows for found in row.get("seconds", ())}
+GOAL_SPEEDUP = 500.0  # of the project, over PTI
 
 
 def _nearer(tables: Tables, optimiser: str, column: str) -> Check:
     """Ours lies nearer to the optimiser than to the best encoder baseline, or beyond the optimiser."""
     text = f"in {column}, Ours is nearer to {optimiser} than to the best encoder baseline, or better than it"
     if not usable(tables, 1, column):
-        return _uninformative(text, column)
+        return uninformative(text, column)
     names = ("Ours", optimiser, *ENCODERS)
     numbers = [value(tables, 1, name, column) for name in names]
     told = ", ".join(f"{n} {'–' if v is None else f'{v:.4f}'}" for n, v in zip(names, numbers, strict=True))
     known = [v for v in numbers if v is not None]
     if len(known) < len(numbers):
         return Check(text, None, f"{column}: {told}")
-    sign = 1 if METRICS[split_column(column)[0]][1] == "higher" else -1
+    sign = 1 if METRICS[split_column(column)[0]].better == "higher" else -1
     ours, other, *rivals = (sign * v for v in known)
     return Check(text, other - ours < ours - max(rivals), f"{column}: {told}")
 
 
 def _reconstruction(tables: Tables) -> list[Check]:
-    columns = ("mse", "lpips", "id")
-    beats = [check for rival in ENCODERS for check in better(tables, 1, "Ours", rival, columns)]
+    columns = ("MSE", "LPIPS", "ID")
+    beats = [check for rival in ENCODERS for check in better(tables, 1, "Ours", rival, (*columns, "Geo"))]
     return beats + [_nearer(tables, name, column) for name in OPTIMISERS for column in columns]
 
 
 def _side_faces(tables: Tables) -> list[Check]:
-    checks = [c for name in OPTIMISERS for c in better(tables, 1, "Ours", name, ("lpips60", "id60", "geo60"))]
-    return checks + [_loses_less(tables, name, metric) for name in OPTIMISERS for metric in ("lpips", "id")]
+    checks = [c for name in OPTIMISERS for c in better(tables, 1, "Ours", name, ("LPIPS60", "ID60", "Geo60"))]
+    return checks + [_loses_less(tables, name, metric) for name in OPTIMISERS for metric in ("LPIPS", "ID")]
 
 
 def _loses_less(tables: Tables, optimiser: str, metric: str) -> Check:
     """From the input view to novel views of a side face, Ours loses less; different images, so without an interval."""
     text = f"from the input view to novel views at ±60°, Ours loses less {metric} than {optimiser}"
     if not (usable(tables, 1, metric) and usable(tables, 1, f"{metric}60")):
-        return _uninformative(text, metric)
+        return uninformative(text, metric)
     ends = [value(tables, 1, name, c) for name in ("Ours", optimiser) for c in (metric, f"{metric}60")]
     known = [v for v in ends if v is not None]
     if len(known) < len(ends):
         return Check(text, None, f"{metric}: not measured")
-    sign = 1 if METRICS[metric][1] == "higher" else -1
+    sign = 1 if METRICS[split_column(metric)[0]].better == "higher" else -1
     ours, other = sign * (known[0] - known[1]), sign * (known[2] - known[3])
     return Check(text, ours < other, f"{metric}: Ours loses {ours:.4f}, {optimiser} {other:.4f}")
 
 
 def _front_faces(tables: Tables) -> list[Check]:
-    checks = not_worse(tables, 1, "Ours", "PTI", ("lpips0", "id0", "geo0"))
-    return [most("Ours is not worse than PTI in most of lpips0, id0, geo0", checks)]
+    checks = not_worse(tables, 1, "Ours", "PTI", ("LPIPS0", "ID0", "Geo0"))
+    return [most("Ours is not worse than PTI in most of LPIPS0, ID0, Geo0", checks)]
 
 
 def _both_terms(tables: Tables) -> list[Check]:
     both, others = "w/ D_Wc, w/ L_BG", ("w/o D_Wc, w/o L_BG", "w/o D_Wc, w/ L_BG", "w/ D_Wc, w/o L_BG")
-    return [check for other in others for check in better(tables, 2, both, other, ("geo60", "geo0"))]
+    return [check for other in others for check in better(tables, 2, both, other, ("Geo60", "Geo0"))]
 
 
 def _alignment(tables: Tables) -> list[Check]:
-    return better(tables, 3, "w/ AFA", "w/ conv", ("psnr", "ssim", "mse", "lpips", "id"))
+    return better(tables, 3, "w/ AFA", "w/ conv", ("PSNR", "SSIM", "MSE", "LPIPS", "ID"))
 
 
 def _mix(tables: Tables) -> list[Check]:
-    columns = [c.name for c in TABLES[2].columns if c.name.endswith("60") and not c.name.startswith("fid")]
+    columns = [c.name for c in TABLES[2].columns if c.name.endswith("60") and not c.name.startswith("FID")]
     return better(tables, 2, "Ours", "w/o occlusion-aware", columns)
 
 
@@ -198,52 +94,62 @@ def _nothing(tables: Tables) -> list[Check]:
 
 
 def _speed(tables: Tables) -> list[Check]:
-    checks = []
-    for name in OPTIMISERS:
-        text = f"{name} takes at least {SPEEDUP:g} times as long as Ours"
-        theirs, ours = value(tables, 1, name, "time"), value(tables, 1, "Ours", "time")
-        if theirs is None or ours is None:
-            checks.append(Check(text, None, "time: not measured"))
-        elif machines(tables, name) != machines(tables, "Ours"):
-            checks.append(Check(text, None, "time: measured on different machines"))
-        else:
-            told = f"{theirs:.4g} s against {ours:.4g} s, {theirs / ours:.0f} times"
-            checks.append(Check(text, theirs >= SPEEDUP * ours, told))
-    return checks
+    return [faster(tables, name, SPEEDUP) for name in OPTIMISERS]
 
 
-PAIRED = "every paired difference lies on the claimed side of zero with its whole 95 % interval"
+def _goal_encoders(tables: Tables) -> list[Check]:
+    columns = [f"{metric}{group}" for group in ("", "60", "0") for metric in ("LPIPS", "ID", "Geo")]
+    return [check for rival in ENCODERS for check in better(tables, 1, "Ours", rival, columns)]
+
+
+def _goal_pti(tables: Tables) -> list[Check]:
+    return better(tables, 1, "Ours", "PTI", ("ID60", "Geo60"))
+
+
+def _goal_speed(tables: Tables) -> list[Check]:
+    return [faster(tables, "PTI", GOAL_SPEEDUP)]
+
+
+def _goal_order(tables: Tables) -> list[Check]:
+    """The columns that the paper's text names: geometry of the encoder's terms, the mix at ±60°, alignment."""
+    mixed = [c.name for c in TABLES[2].columns if c.name.endswith("60")]
+    checks = [order(tables, 2, W_VARIANTS, column) for column in ("Geo60", "Geo0")]
+    checks += [order(tables, 2, TABLES[2].categories["F space"], column) for column in mixed]
+    return checks + [order(tables, 3, tuple(TABLES[3].rows), column.name) for column in TABLES[3].columns]
+
+
+PAIRED = "every paired difference lies on the claimed side of zero with its whole 95 % interval, and in every seed"
 CLAIMS = (
     Claim(
         "R73",
         "Reconstruction is comparable to optimisation and better than every encoder baseline (Table 1, input view)",
-        f"mse, lpips, id. Against each encoder baseline: {PAIRED}. Comparable: the mean is nearer to that of each "
-        "optimisation method than to that of the best encoder baseline, or better",
+        f"MSE, LPIPS, ID, Geo against each encoder baseline: {PAIRED}. Comparable in MSE, LPIPS, ID: the mean is "
+        "nearer to that of each optimisation method than to that of the best encoder baseline, or better",
         _reconstruction,
     ),
     Claim(
         "R74",
         "From a face at yaw ±60° optimisation degrades strongly while Ours stays stable (Table 1)",
-        f"lpips60, id60, geo60 against each optimisation method: {PAIRED}. And Ours loses less lpips and id from the "
+        f"LPIPS60, ID60, Geo60 against each optimisation method: {PAIRED}. And Ours loses less LPIPS and ID from the "
         "input view to ±60° (means over different images, no interval)",
         _side_faces,
     ),
     Claim(
         "R75",
         "From a face at yaw 0° Ours is comparable to PTI in novel views (Table 1)",
-        "in more than half of lpips0, id0, geo0 the interval of the paired difference is not wholly on PTI's side",
+        "in more than half of LPIPS0, ID0, Geo0 the interval of the paired difference is not wholly on PTI's side",
         _front_faces,
     ),
     Claim(
         "R76",
         "Only D_Wc and L_BG together give satisfactory geometry (Table 2)",
-        f"geo60 and geo0 of both terms against each of the three other variants: {PAIRED}",
+        f"Geo60 and Geo0 of both terms against each of the three other variants: {PAIRED}",
         _both_terms,
     ),
     Claim(
         "R77",
         "Without alignment details are not recovered (Table 3)",
-        f"psnr, ssim, mse, lpips, id of AFA against conv: {PAIRED}",
+        f"PSNR, SSIM, MSE, LPIPS, ID of AFA against conv: {PAIRED}",
         _alignment,
     ),
     Claim(
@@ -268,28 +174,57 @@ CLAIMS = (
 )
 
 
-def claims_page(tables: Tables, world: str) -> str:
-    """The page in markdown."""
-    verdicts = {claim.name: claim.decide(tables) for claim in CLAIMS}
+GOALS = (
+    Claim(
+        "Goal 1",
+        "Ours beats pSp-3D, e4e-3D and IDE-3D in LPIPS, identity and geometry",
+        f"LPIPS, ID, Geo of the input view and of both groups of novel views: {PAIRED}",
+        _goal_encoders,
+    ),
+    Claim("Goal 2", "Ours beats PTI in novel-view identity and geometry at ±60°", f"ID60, Geo60: {PAIRED}", _goal_pti),
+    Claim(
+        "Goal 3",
+        f"Ours is at least {GOAL_SPEEDUP:g} times faster than PTI",
+        "median times on the same machine",
+        _goal_speed,
+    ),
+    Claim(
+        "Goal 4",
+        "Ablation rows order as the paper's in the columns that it names",
+        "means; Geo60 and Geo0 of the encoder's terms, all columns at ±60° of the mix, all columns of Table 3",
+        _goal_order,
+    ),
+)
+
+
+def claims_page(tables: Tables, world: str, analyses: Mapping[str, str] | None = None) -> str:
+    """The page in markdown. `analyses`: name of a claim or goal -> what was found out about its verdict."""
+    decided = {claim.name: claim.decide(tables) for claim in (*CLAIMS, *GOALS)}
+    unknown = sorted((analyses or {}).keys() - decided.keys())
+    if unknown:
+        raise ValueError(f"analyses of {', '.join(unknown)}, but the claims are {', '.join(decided)}")
     lines = [
         f"# The paper's claims, {world} world",
         "",
         "Made by `python scripts/tables.py claims=true` from the JSON of the tables beside it; rules are code in "
         "`goae/evaluation/claims.py`. Differences are first minus second on the same images.",
-        "",
-        "| claim | | verdict |",
-        "| --- | --- | --- |",
-        *[f"| {claim.name} | {claim.text} | **{verdicts[claim.name][0]}** |" for claim in CLAIMS],
     ]
-    for claim in CLAIMS:
-        verdict, checks = verdicts[claim.name]
+    for title, claims in (("claim", CLAIMS), ("goal of this project", GOALS)):
+        lines += ["", f"| {title} | | verdict |", "| --- | --- | --- |"]
+        lines += [f"| {claim.name} | {claim.text} | **{decided[claim.name][0]}** |" for claim in claims]
+    for claim in (*CLAIMS, *GOALS):
+        verdict, checks = decided[claim.name]
         lines += ["", f"## {claim.name}: {verdict}", "", f"{claim.text}.", "", f"Rule: {claim.rule}.", ""]
-        lines += [f"- {check.text}: {_mark(check)}. {check.evidence}" for check in checks]
+        lines += [f"- {check.text}: {mark(check)}. {check.evidence}" for check in checks]
+        if analysis := (analyses or {}).get(claim.name):
+            lines += ["", analysis]
     absent = [str(number) for number in TABLES if number not in tables]
     if absent:
         lines += ["", f"Not there when this page was made: table {', '.join(absent)} (`scripts/tables.py table=N`)."]
     return "\n".join(lines) + "\n"
 
 
-def _mark(check: Check) -> str:
-    return {True: "yes", False: "no", None: "undecided"}[check.holds] if check.counts else "takes no part"
+def read_analyses(text: str) -> dict[str, str]:
+    """Paragraphs below headings `## NAME`, NAME being that of a claim or goal."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -31,6 +31,8 @@ class MetricsConfig:
     grid: int = 128  # pixels along each axis at which depths are compared
     features: str = "inception"  # inception | mini | vgg: what FID and KID are measured on
     features_path: str = ""
+    features_beside: str = "none"  # the same choices, or none: a second network, whose distances stand beside
+    features_beside_path: str = ""
 
     def __post_init__(self) -> None:
         if self.geometry_sign not in SIGNS:
@@ -47,6 +49,7 @@ class Networks:
     identity: Embed
     identity_independent: Embed | None
     features: Features
+    features_beside: Features | None
     reference: Reference | None  # pseudo-depth of the geometry error
     true_depth: bool  # whether samples have the extras depth and parts to measure the error along the ray against
 
@@ -88,10 +91,15 @@ class Measures:
         return {name: values[name] for name in self.columns}
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, D) of images as they would be stored: in 8 bits, then averaged to `resolution`."""
-        return self.networks.features(pooled(as_stored(image), self.resolution))
+        """(B, D), of both networks, of images as they would be stored: in 8 bits, then averaged to `resolution`."""
+        stored = pooled(as_stored(image), self.resolution)
+        return torch.cat([network(stored) for network in self._feature_networks], 1)
 
-    def width(self, device: torch.device) -> int:
-        """D."""
+    def widths(self, device: torch.device) -> list[int]:
+        """How many features each network has; their sum is D."""
         image = torch.zeros(1, 3, self.resolution, self.resolution, device=device)
-        return int(self.networks.features(image).shape[1])
+        return [int(network(image).shape[1]) for network in self._feature_networks]
+
+    @property
+    def _feature_networks(self) -> list[Features]:
+        return [network for network in (self.networks.features, self.networks.features_beside) if network is not None]

@@ -1,14 +1,16 @@
 """The paper's Tables 1-3 as data, and beside measured numbers.
 
 Numbers are kept as printed, digits included. Those that contradict another printed number have a footnote with the
-value that was probably meant; nothing here corrects them. Columns are named by metric and group: `mse`, `lpips60` for
-novel views made from a face at yaw ±60°, `lpips0` from a face at yaw 0°.
+value that was probably meant; nothing here corrects them. Columns are named by metric and group: `MSE`, `LPIPS60` for
+novel views made from a face at yaw ±60°, `LPIPS0` from a face at yaw 0°.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MISSING = "–"
+UNINFORMATIVE = "†"  # of a column whose meter cannot tell people of these images apart
 ARROWS = {"higher": "↑", "lower": "↓"}
 Measured = Mapping[str, Mapping[str, float | None]]
 Details = Mapping[str, Mapping[str, str]]
@@ -76,20 +78,30 @@ class PaperTable:
         return names.index(column)
 
 
+class Metric(NamedTuple):
+    """How a metric is called in names of columns and above them, which values are better, how they are shown."""
+
+    name: str
+    heading: str
+    better: str  # higher | lower
+    format: str
+
+
 METRICS = {
-    "psnr": ("PSNR", "higher", ".2f"),
-    "ssim": ("SSIM", "higher", ".4f"),
-    "mse": ("MSE", "lower", ".4f"),
-    "lpips": ("LPIPS", "lower", ".4f"),
-    "fid": ("FID", "lower", ".1f"),
-    "id": ("ID", "higher", ".4f"),
-    "geo": ("Geo. Err.", "lower", ".4f"),
-    "time": ("Time (s)", "lower", ".4f"),
+    "psnr": Metric("PSNR", "PSNR", "higher", ".2f"),
+    "ssim": Metric("SSIM", "SSIM", "higher", ".4f"),
+    "mse": Metric("MSE", "MSE", "lower", ".4f"),
+    "lpips": Metric("LPIPS", "LPIPS", "lower", ".4f"),
+    "fid": Metric("FID", "FID", "lower", ".1f"),
+    "id": Metric("ID", "ID", "higher", ".4f"),
+    "geo": Metric("Geo", "Geo. Err.", "lower", ".4f"),
+    "time": Metric("Time", "Time (s)", "lower", ".4f"),
 }
 
 
 def _columns(group: str, suffix: str, *metrics: str) -> tuple[Column, ...]:
-    return tuple(Column(f"{m}{suffix}", METRICS[m][0], group, METRICS[m][1], METRICS[m][2]) for m in metrics)
+    found = [METRICS[name] for name in metrics]
+    return tuple(Column(f"{m.name}{suffix}", m.heading, group, m.better, m.format) for m in found)
 
 
 def _cells(*lines: str) -> tuple[str, ...]:
@@ -108,8 +120,8 @@ TABLE_1 = PaperTable(
         *_columns(FRONT_FACE, "0", "lpips", "fid", "id", "geo"),
     ),
     categories={
-        "Optimization": ("PTI", "Pose Opt."),
-        "Encoder-based": ("IDE-3D", "pSp-3D", "e4e-3D", "Ours-w+", "Ours"),
+        "optimization": ("PTI", "Pose Opt."),
+        "encoder": ("IDE-3D", "pSp-3D", "e4e-3D", "Ours-w+", "Ours"),
     },
     rows={
         "PTI": _cells(
@@ -150,13 +162,13 @@ TABLE_1 = PaperTable(
     },
     footnotes=(
         Footnote(
-            (("Ours-w+", "lpips60"),),
+            (("Ours-w+", "LPIPS60"),),
             None,
             "0.2203 in Table 2 (`w/ D_Wc, w/ L_BG`, the same network); one of the two is a misprint, "
             "all other shared columns agree",
         ),
         Footnote(
-            (("Ours", "lpips"), ("Ours", "fid"), ("Ours", "id"), ("Ours", "geo")),
+            (("Ours", "LPIPS"), ("Ours", "FID"), ("Ours", "ID"), ("Ours", "Geo")),
             None,
             "Table 3 (`w/ AFA`) has 0.1242, 18.1, 0.8797 and 0.0984 for the same metrics and data; perhaps it shows "
             "the refined planes without the mix",
@@ -199,13 +211,13 @@ TABLE_2 = PaperTable(
     },
     footnotes=(
         Footnote(
-            (("w/o occlusion-aware", "psnr0"),),
+            (("w/o occlusion-aware", "PSNR0"),),
             "22.26",
             "the mean PSNR cannot lie below 10 log10(4 / 0.03202) = 20.97; every other row lies above that bound",
         ),
-        Footnote((("w/o occlusion-aware", "mse0"),), "0.0320", "five digits where all others have four; see its PSNR"),
+        Footnote((("w/o occlusion-aware", "MSE0"),), "0.0320", "five digits where all others have four; see its PSNR"),
         Footnote(
-            (("w/ D_Wc, w/ L_BG", "lpips60"),),
+            (("w/ D_Wc, w/ L_BG", "LPIPS60"),),
             None,
             "0.2303 in Table 1 (`Ours-w+`, the same network); one of the two is a misprint",
         ),
@@ -223,12 +235,12 @@ TABLE_3 = PaperTable(
     },
     footnotes=(
         Footnote(
-            (("w/ AFA", "mse"),),
+            (("w/ AFA", "MSE"),),
             "0.0301",
             "a mean PSNR of 21.84 dB asks for much less; Table 1 has 0.0301 for `Ours`",
         ),
         Footnote(
-            (("w/ AFA", "lpips"), ("w/ AFA", "fid"), ("w/ AFA", "id"), ("w/ AFA", "geo")),
+            (("w/ AFA", "LPIPS"), ("w/ AFA", "FID"), ("w/ AFA", "ID"), ("w/ AFA", "Geo")),
             None,
             "Table 1 (`Ours`) has 0.1257, 20.5, 0.8752 and 0.0987 for the same metrics and data",
         ),
@@ -250,45 +262,55 @@ def best_methods(values: Mapping[str, float | None], categories: Mapping[str, Se
 
 
 def markdown_table(
-    table: PaperTable, measured: Measured, *, protocol: Sequence[str] = (), details: Details | None = None
+    table: PaperTable,
+    measured: Measured,
+    *,
+    details: Details | None = None,
+    uninformative: Sequence[str] = (),
 ) -> str:
     """The table with its footnotes; arguments and errors as of `table_cells`."""
-    header, *rows = table_cells(table, measured, protocol=protocol, details=details)
+    header, *rows = table_cells(table, measured, details=details, uninformative=uninformative)
     lines = [_line(header), _line(["---"] * 3 + ["---:"] * (len(header) - 3)), *map(_line, rows)]
-    notes = table_notes(table, protocol)
+    notes = table_notes(table)
     parts = [f"**Table {table.number}.** {table.caption}.", "\n".join(lines), "  \n".join(notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def table_cells(
-    table: PaperTable, measured: Measured, *, protocol: Sequence[str] = (), details: Details | None = None
+    table: PaperTable,
+    measured: Measured,
+    *,
+    details: Details | None = None,
+    uninformative: Sequence[str] = (),
 ) -> list[list[str]]:
     """A header; then the paper's row of every method, and a measured row below it; the best of each category is bold.
 
     Args:
         measured: method -> column -> value; a method, a column or a value (None) that is missing is printed as "–".
-        protocol: footnotes on how the measured numbers were made, attached to the word `measured`.
         details: method -> column -> what stands behind a measured value, such as its interval.
+        uninformative: columns that are marked, and in which no measured value is bold.
     Raises: ValueError if `measured` names a method or a column that the table does not have.
     """
     _check_measured(table, measured)
     marks = {cell: i for i, note in enumerate(table.footnotes, 1) for cell in note.cells}
-    letters = ",".join(chr(ord("a") + i) for i in range(len(protocol)))
-    source = "measured" + (f"<sup>{letters}</sup>" if letters else "")
-    rows = [["Category", "Method", "Source", *(f"{c.group}: {c.heading} {ARROWS[c.better]}" for c in table.columns)]]
+    dagger = dict.fromkeys(uninformative, f" {UNINFORMATIVE}")
+    headings = [f"{c.group}: {c.heading} {ARROWS[c.better]}{dagger.get(c.name, '')}" for c in table.columns]
+    rows = [["Category", "Method", "Source", *headings]]
     for category, methods in table.categories.items():
         for method in methods:
             behind = (details or {}).get(method, {})
             paper = [_paper_cell(table, method, c, marks.get((method, c.name))) for c in table.columns]
-            ours = [_measured_cell(table, measured, method, c) + behind.get(c.name, "") for c in table.columns]
-            rows += [[category, method, "paper", *paper], [category, method, source, *ours]]
+            ours = [
+                _measured_cell(table, measured, method, c, bold=c.name not in uninformative) + behind.get(c.name, "")
+                for c in table.columns
+            ]
+            rows += [[category, method, "paper", *paper], [category, method, "measured", *ours]]
     return rows
 
 
-def table_notes(table: PaperTable, protocol: Sequence[str] = ()) -> list[str]:
-    """The footnotes: on doubtful printed numbers, then on how the measured ones were made."""
-    notes = [f"<sup>{i}</sup> {_explain(note)}" for i, note in enumerate(table.footnotes, 1)]
-    return notes + [f"<sup>{chr(ord('a') + i)}</sup> {text}" for i, text in enumerate(protocol)]
+def table_notes(table: PaperTable) -> list[str]:
+    """The footnotes on doubtful printed numbers."""
+    return [f"<sup>{i}</sup> {_explain(note)}" for i, note in enumerate(table.footnotes, 1)]
 
 
 def _check_measured(table: PaperTable, measured: Measured) -> None:
@@ -311,12 +333,13 @@ def _paper_cell(table: PaperTable, method: str, column: Column, mark: int | None
     return text + (f"<sup>{mark}</sup>" if mark else "")
 
 
-def _measured_cell(table: PaperTable, measured: Measured, method: str, column: Column) -> str:
+def _measured_cell(table: PaperTable, measured: Measured, method: str, column: Column, *, bold: bool) -> str:
     values = {m: row.get(column.name) for m, row in measured.items()}
     value = values.get(method)
     if value is None:
         return MISSING
-    return _bold(format(value, column.format), method in best_methods(values, table.categories, column.better))
+    best = bold and method in best_methods(values, table.categories, column.better)
+    return _bold(format(value, column.format), best)
 
 
 def _bold(text: str, bold: bool) -> str:

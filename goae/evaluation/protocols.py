@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from goae.data.datasets import PosedImages
-from goae.evaluation.distribution import compare_sets
 from goae.evaluation.intervals import Estimate, mean_intervals
 from goae.evaluation.measuring import Measures
 from goae.evaluation.results import Results, Row
@@ -188,31 +187,28 @@ def as_row(values: Mapping[str, float]) -> dict[str, str]:
 
 
 def summarize_method(
-    rows: Sequence[Row], features: Tensor, real: Mapping[str, Tensor], columns: Sequence[str], *, resamples: int
+    rows: Sequence[Row], sets: Mapping[str, Mapping[str, Any]], columns: Sequence[str], *, resamples: int
 ) -> dict[str, Any]:
     """Per group of rows: means with intervals over persons, failures, set distances; and the paper's columns.
 
     Args:
-        features: (N, D) of what the rows show; `real`: the same of each target, by name.
+        sets: group -> distances between what its rows show and their targets, see `image_distances`.
         columns: the numbers.
     Returns: `groups`: group -> numbers; `table`: column of the paper's tables -> value.
     """
     groups: dict[str, Any] = {}
     table: dict[str, Any] = {}
     for group in dict.fromkeys(row["group"] for row in rows):
-        chosen = [i for i, row in enumerate(rows) if row["group"] == group]
-        members = [rows[i] for i in chosen]
+        members = [row for row in rows if row["group"] == group]
         values, persons = as_table(members, columns)
         estimates = mean_intervals(values, persons, num=resamples)
-        shown = [i for i in chosen if "mse" not in rows[i]["failed"].split()]  # what is not finite has no features
-        targets = torch.stack([real[rows[i]["target"]] for i in chosen])
         found: dict[str, Any] = {
             "num_rows": len(members),
             "num_inputs": len({row["task"] for row in members}),
             "num_persons": len(persons.unique()),
             "num_targets": len({row["target"] for row in members}),
             "metrics": {n: as_estimate(e, v) for n, e, v in zip(columns, estimates, values.T, strict=True)},
-            "sets": compare_sets(targets, features[shown]) if min(len(shown), len(targets)) > 1 else {},
+            "sets": dict(sets.get(group, {})),
         }
         groups[group or "input"] = found
         numbers = {name: entry["mean"] for name, entry in found["metrics"].items()} | found["sets"]

@@ -36,26 +36,29 @@ class Results:
         self.columns, self.width, self.places = (*KEY, *columns), width, places
 
     @classmethod
-    def open(cls, folder: Path, name: str) -> "Results":
-        """What is stored and merged there, to be read.
-
-        Raises: FileNotFoundError if it is not; ValueError if there are not as many features as rows.
-        """
-        paths = [folder / f"{name}.csv", folder / f"{name}.features"]
-        for path in paths:
-            if not path.exists():
-                raise FileNotFoundError(f"{path} does not exist; measure {name} first")
-        with paths[0].open() as file:
-            header, *rows = csv.reader(file)
-        size, rest = divmod(paths[1].stat().st_size, 4 * max(len(rows), 1))
-        if rest or (rows and size < len(KEY)):
-            raise ValueError(_mismatch(paths[0]))
-        return cls(folder, name, header[len(KEY) :], width=size - len(KEY) if rows else 0, places=1)
+    def stored(cls, folder: Path, name: str) -> "Results":
+        """What is merged there, of which the rows can be read. Raises: FileNotFoundError if nothing is."""
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; measure {name} first")
+        with path.open() as file:
+            header = next(csv.reader(file))
+        return cls(folder, name, header[len(KEY) :], width=0, places=1)
 
     @property
     def csv_path(self) -> Path:
         """All rows, in the order of the tasks, once they are merged."""
         return self.folder / f"{self.name}.csv"
+
+    @property
+    def sets_path(self) -> Path:
+        """Distances between sets of what the rows show and of their targets."""
+        return self.folder / f"{self.name}.sets.json"
+
+    @property
+    def cost_path(self) -> Path:
+        """How long measuring took."""
+        return self.folder / f"{self.name}.cost.json"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,9 +108,13 @@ class Results:
                 path.unlink()
         return complete
 
+    def rows(self) -> list[Row]:
+        """The merged rows."""
+        return _read_rows(self.csv_path, self.columns)
+
     def read(self) -> tuple[list[Row], Tensor]:
         """The merged rows and their features (N, width) in the same order. Raises: ValueError if they do not match."""
-        rows = _read_rows(self.csv_path, self.columns)
+        rows = self.rows()
         found = {(int(r[0]), int(r[1])): r[2:] for r in _read_features(self._binaries()[0], self.width)}
         if {(int(row["task"]), int(row["place"])) for row in rows} != found.keys():
             raise ValueError(_mismatch(self.csv_path))
@@ -119,23 +126,28 @@ class Results:
 
         Raises: ValueError listing each setting that differs.
         """
-        path = self._settings_path
-        current = json.loads(json.dumps(settings))
-        if path.exists():
-            stored = self.settings
-            differ = [
-                f"{key}: {stored.get(key)!r} there, {current.get(key)!r} now"
-                for key in sorted(stored | current)
-                if stored.get(key) != current.get(key)
-            ]
-            if differ:
-                raise ValueError(
-                    f"{self.csv_path} was made with other settings ({'; '.join(differ)}). Choose another folder with "
-                    f"output=FOLDER, or delete the files {self.name}.* there to measure again."
-                )
+        if self._settings_path.exists():
+            self.check(settings)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, (json.dumps(current, indent=1) + "\n").encode())
+        _replace(self._settings_path, (json.dumps(settings, indent=1) + "\n").encode())
+
+    def check(self, settings: Mapping[str, Any], *, besides: Sequence[str] = ()) -> None:
+        """Compare with what the stored rows depend on, but for the keys `besides`.
+
+        Raises: ValueError listing each setting that differs.
+        """
+        stored, current = self.settings, json.loads(json.dumps(settings))
+        differ = [
+            f"{key}: {stored.get(key)!r} there, {current.get(key)!r} now"
+            for key in sorted((stored | current).keys() - {*besides})
+            if stored.get(key) != current.get(key)
+        ]
+        if differ:
+            raise ValueError(
+                f"{self.csv_path} was made with other settings ({'; '.join(differ)}). Choose another folder with "
+                f"output=FOLDER, or delete the files {self.name}.* there to measure again."
+            )
 
     @property
     def _settings_path(self) -> Path:

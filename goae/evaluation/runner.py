@@ -88,3 +88,21 @@ def write_json(value: object, path: Path) -> None:
 def hardware(devices: Iterable[str]) -> dict[str, Any]:
     """What the times were measured on."""
     return {"machine": platform.machine(), "threads": torch.get_num_threads(), "devices": list(devices)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """`hardware` with the device's own name, and PyTorch's version."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return hardware([name]) | {"torch": torch.__version__}
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    return next(iter(cpu_facts("model name")), platform.processor() or platform.machine())
+
+
+def cpu_facts(key: str) -> list[str]:
+    """What the system says of each core under a key; nothing where it lists no cores."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.split(":", 1)[0].strip() == key]

@@ -20,7 +20,7 @@ from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
 from goae.runs.diagram_figures import DIAGRAM_FIGURES
 from goae.runs.edit_figures import EDIT_FIGURES
-from goae.runs.inversion_figures import INVERSION_FIGURES
+from goae.runs.inversion_figures import CATS, INVERSION_FIGURES
 from goae.runs.setup import device_of
 from goae.viz.figures import ConditionRow, figure_3
 
@@ -42,7 +42,8 @@ def list_figures(config: FiguresConfig) -> str:
     for number in range(1, 20):
         path = Path(config.output) / f"figure-{number}.png"
         about = (FIGURES[number].__doc__ or "").splitlines()[0]
-        lines.append(f"{number:2}  {f'drawn: {path}' if path.exists() else 'not drawn yet'}  | {about}")
+        state = "needs the full world" if number in CATS else "not drawn yet"
+        lines.append(f"{number:2}  {f'drawn: {path}' if path.exists() else state}  | {about}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The figures that show inversions: Fig. 6 to 9 and 12 to 15."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from goae.runs.setup import device_of, finished_stages, run_encoder, run_inverte
 from goae.viz.grid import depth_picture
 from goae.viz.sheet import sheet
 
+CATS = (16, 19)
 OCCLUSION_RAYS = 4  # of the input camera's depth map, for each ray of the novel view, along each axis
 
 
@@ -65,7 +66,7 @@ def ablation_of_alignment(config: FiguresConfig) -> Path:
         own = [reconstruct(method, subject.image, subject.c).image[0] for method in methods.values()]
         rows.append([subject.image[0], reconstruct(first, subject.image, subject.c).image[0], *own])
     caption = f"Fig. 8: input view; W+ is stage 1 of “{next(iter(methods))}”."
-    return write(config, sheet(rows, ["input", "W+", *methods], names(config), caption=caption))
+    return write(config, sheet(rows, ["input", "W+", *methods], names(config.subjects), caption=caption))
 
 
 def ablation_of_mix(config: FiguresConfig) -> Path:
@@ -78,7 +79,7 @@ def ablation_of_mix(config: FiguresConfig) -> Path:
         rows.append([subject.image[0], plain, mixed, occlusion])
     columns = ["input", "without mix", "with mix", "occlusion map"]
     caption = "Fig. 9: views from the mirrored camera; white: the input camera sees the surface point, black: occluded."
-    return write(config, sheet(rows, columns, names(config), caption=caption))
+    return write(config, sheet(rows, columns, names(config.subjects), caption=caption))
 
 
 @torch.inference_mode()
@@ -106,7 +107,8 @@ def comparison(config: FiguresConfig) -> Path:
     wanted = {label: source for label, source in config.compared.items() if chosen(config.figure, label, source)}
     methods, missing = available(config, wanted)
     rows = []
-    for subject in subjects(config):
+    numbers = compared_subjects(config)
+    for subject in subjects(config, numbers):
         row = [subject.image[0]]
         for method in methods.values():
             inversion = method.invert(subject.image, subject.c)
@@ -120,7 +122,19 @@ def comparison(config: FiguresConfig) -> Path:
     caption = f"Fig. {config.figure}."
     if missing:
         caption += f" Not shown, for want of weights: {', '.join(missing)}"
-    return write(config, sheet(rows, columns, names(config), caption=caption))
+    return write(config, sheet(rows, columns, names(numbers), caption=caption))
+
+
+def compared_subjects(config: FiguresConfig) -> list[int]:
+    """Fig. 6 has `subjects`, Fig. 12 as many that follow them, Fig. 13 as many of the largest yaw: side faces."""
+    images = PosedImages(config.images)
+    if config.figure == 12:
+        first = max(config.subjects) + 1
+        return [number % len(images) for number in range(first, first + len(config.subjects))]
+    if config.figure == 13:
+        yaws = [abs(yaw_of(c[None])) for c in images.labels]
+        return sorted(range(len(images)), key=yaws.__getitem__, reverse=True)[: len(config.subjects)]
+    return config.subjects
 
 
 def chosen(figure: int, label: str, source: str) -> bool:
@@ -158,6 +172,9 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
         perception = PerceptionConfig("alex", config.networks.lpips_path, identity="none", background="depth")
         lpips = build.build_perception(perception, device_of(config)).lpips
         generator = checkpoint.load(config.generator_path).to(device_of(config))
+        if source == "pose_opt":
+            goae = run_encoder(open_run(config, config.ours)).goae
+            return build.build_pose_opt(config.optimisers, generator, lpips, encode=build.codes_of(goae))
         return build.build_baseline(source, config.optimisers, generator, lpips)
     run = open_run(config, source)
     return run_inverter(run) if "refiner" in finished_stages(run) else run_encoder(run)
@@ -180,11 +197,11 @@ def views(config: FiguresConfig) -> Path:
         raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 14 and 15")
     columns = ["input", *(f"{yaw:+g}°" for yaw in config.yaws)]
     caption = f"Fig. {config.figure}: inversions from further cameras."
-    return write(config, sheet(rows, columns, names(config)[shown], caption=caption))
+    return write(config, sheet(rows, columns, names(config.subjects)[shown], caption=caption))
 
 
 def cats(config: FiguresConfig) -> Path:
-    """Fig. 16 and 19. Raises: ValueError: the mini world has no cats."""
+    """Fig. 16 and 19: cats, which need the full world. Raises: ValueError: the mini world has none."""
     raise ValueError(
         f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
         f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then draw figure=14 with generator_path=, "
@@ -200,19 +217,19 @@ def open_run(config: FiguresConfig, name: str) -> TrainConfig:
     return run
 
 
-def subjects(config: FiguresConfig, *, everything: bool = False) -> list[Subject]:
-    """The test images that are shown. Raises: ValueError if one is not there."""
+def subjects(config: FiguresConfig, numbers: Sequence[int] | None = None, *, everything: bool = False) -> list[Subject]:
+    """The test images of these numbers; None: of `config.subjects`. Raises: ValueError if one is not there."""
     images = PosedImages(config.images)
-    numbers = range(len(images)) if everything else config.subjects
+    numbers = range(len(images)) if everything else config.subjects if numbers is None else numbers
     if not numbers or max(numbers) >= len(images) or min(numbers) < 0:
         raise ValueError(f"subjects is {list(numbers)}; expected numbers from 0 below {len(images)}, see images")
     items = [images[i] for i in numbers]
     return [Subject(str(item["name"]), item["image"][None], item["c"][None]) for item in items]
 
 
-def names(config: FiguresConfig) -> list[str]:
+def names(numbers: Sequence[int]) -> list[str]:
     """What stands left of each subject's row."""
-    return [f"image {number}" for number in config.subjects]
+    return [f"image {number}" for number in numbers]
 
 
 def yaw_of(c: Tensor) -> float:

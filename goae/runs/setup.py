@@ -8,7 +8,7 @@ from torch import Tensor
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly, load_rival
-from goae.config import RunConfig, StagedConfig, TrainConfig
+from goae.config import RunConfig, StagedConfig, TrainConfig, run_file
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
@@ -79,7 +79,7 @@ def trained(config: TrainConfig, name: str) -> Path:
     Raises: FileNotFoundError if the stage has not finished.
     """
     if name == "encoder" and config.paths.encoder:
-        path = Path(config.paths.encoder)
+        path = run_file(config.paths.encoder)
         if not path.exists():
             raise FileNotFoundError(
                 f"paths.encoder {path} does not exist: the run {config.run_dir} starts from stage 1 of another run. "

@@ -1,28 +1,22 @@
 """The paper's tables from runs: measure what is missing, then write; and the page of claims."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goae.config import TablesConfig, TrainConfig, find_run, load_run
-from goae.evaluation.claims import claims_page
+from goae.config import TablesConfig, TrainConfig, find_run, load_run, run_file
+from goae.evaluation.cells import Measured
+from goae.evaluation.claims import claims_page, read_analyses
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
 from goae.evaluation.records import read_records
+from goae.evaluation.stored import is_complete, read_stored
 from goae.evaluation.table_pages import write_pages
-from goae.evaluation.tables import (
-    SOURCES,
-    Measured,
-    Source,
-    is_complete,
-    meters_of,
-    protocols_of,
-    read_stored,
-    table_json,
-)
-from goae.runs.protocol import measure
+from goae.evaluation.tables import SOURCES, Source, meters_of, protocols_of, table_json
+from goae.runs.measure import measure
 from goae.runs.setup import launch
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
@@ -113,7 +107,8 @@ def missing_weights(config: TablesConfig, table: PaperTable, source: Source) -> 
             continue
         for file in wanted_files(config, run, source.method):
             if not file.is_file():
-                absent.setdefault(train_command(config, source.runs, run, file), []).append(str(file))
+                maker = file.parent.name if file.name == "encoder.safetensors" else run
+                absent.setdefault(train_command(config, source.runs, maker, file), []).append(str(file))
     return ", ".join(f"no {' and '.join(files)}: `{command}`" for command, files in absent.items())
 
 
@@ -123,7 +118,7 @@ def wanted_files(config: TablesConfig, run: str, method: str) -> list[Path]:
     files = [folder / "config.yaml"]
     if method != "pti":
         elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""
-        files.append(Path(elsewhere) if elsewhere else folder / "encoder.safetensors")
+        files.append(run_file(elsewhere) if elsewhere else folder / "encoder.safetensors")
     if method in REFINED:
         files.append(folder / "refiner.safetensors")
     if method == "pose_opt":
@@ -142,11 +137,25 @@ def train_command(config: TablesConfig, key: str, run: str, file: Path) -> str:
         return f"python scripts/train_camera.py experiment={config.rows.camera}"
     experiment = run.partition("-")[0]
     if sweep := re.match(rf"{experiment}-(table[23])-", run):
-        return f"python scripts/train.py -m experiment={experiment} sweep={sweep[1]}"
+        return sweep_command(config, experiment, sweep[1])
     seed = re.search(r"-seed(\d+)$", run)
     words = ["python scripts/train.py", f"experiment={experiment}", TRAINED.get(key, "")]
     words += [f"seed={seed[1]}" if seed and seed[1] != "0" else "", f"run={run}"]
     return " ".join(word for word in words if word)
+
+
+def sweep_command(config: TablesConfig, experiment: str, sweep: str) -> str:
+    """The command that trains those cells of a sweep that rows name, and no others."""
+    rows = dataclasses.asdict(config.rows).values()
+    runs = [run for row in rows if isinstance(row, list) for run in row if run.startswith(f"{experiment}-{sweep}-")]
+    found = {
+        "goae.mix.planes": sorted({name for run in runs for name in re.findall(r"-mix_(\w+)-seed", run)}),
+        "seed": sorted({seed for run in runs for seed in re.findall(r"-seed(\d+)$", run)}),
+    }
+    whole = {"goae.mix.planes": ["none", "xyz"], "seed": ["0", "1", "2"]}
+    parts = [f'{key}: "{",".join(names)}"' for key, names in found.items() if names and names != whole[key]]
+    grid = f" 'hydra.sweeper.params={{{', '.join(parts)}}}'" if parts else ""
+    return f"python scripts/train.py -m experiment={experiment} sweep={sweep}{grid}"
 
 
 def meter_notes(config: TablesConfig, rows: dict[str, Measured]) -> dict[str, Any]:
@@ -164,9 +173,9 @@ def meter_notes(config: TablesConfig, rows: dict[str, Measured]) -> dict[str, An
 
 
 def make_claims(config: TablesConfig) -> Path:
-    """Write `claims.md` from the tables of the folder.
+    """Write `claims.md` from the tables of the folder, with the analyses of `claims-analysis.md` if that is there.
 
-    Raises: FileNotFoundError if there is none.
+    Raises: FileNotFoundError if there is no table; ValueError for an analysis of something else than a claim or goal.
     """
     paths = {number: config.folder / f"table{number}.json" for number in TABLES}
     tables = {number: json.loads(path.read_text()) for number, path in paths.items() if path.exists()}
@@ -174,6 +183,8 @@ def make_claims(config: TablesConfig) -> Path:
         raise FileNotFoundError(
             f"{config.folder} has no table1.json to table3.json; run `python scripts/tables.py table=1`"
         )
+    written = config.folder / "claims-analysis.md"
+    analyses = read_analyses(written.read_text()) if written.exists() else {}
     path = config.folder / "claims.md"
-    path.write_text(claims_page(tables, config.world_name))
+    path.write_text(claims_page(tables, config.world_name, analyses))
     return path

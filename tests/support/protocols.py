@@ -29,6 +29,8 @@ def tiny_protocol(folder: Path, data: Path) -> list[str]:
         *[f"{name}_path={folder / name}.safetensors" for name in ("generator", "encoder", "refiner")],
         f"metrics.lpips_path={folder / 'trunk.safetensors'}",
         "metrics.identity_independent=none",
+        "metrics.features=mini",
+        "metrics.features_beside=mini",
         f"images.input_view={data}",
         f"images.novel_view={multiview}",
         "resolution=32",

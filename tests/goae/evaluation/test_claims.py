@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from goae.evaluation.claims import CLAIMS, FAILS, HOLDS, UNTESTED, Tables, claims_page
+from goae.evaluation.cells import split_column
+from goae.evaluation.checks import FAILS, HOLDS, UNTESTED, Tables
+from goae.evaluation.claims import CLAIMS, GOALS, claims_page, read_analyses
 from goae.evaluation.paper_tables import TABLES
-from goae.evaluation.tables import split_column
 
 WIDTH = 1e-6  # of half an interval
 
@@ -28,18 +29,18 @@ def paper_tables(change: dict[tuple[int, str, str], float] | None = None) -> dic
                 for column in values[first]:
                     if split_column(column)[0] not in ("fid", "time"):
                         gap = values[first][column] - values[second][column]
-                        ends = {"mean": gap, "low": gap - WIDTH, "high": gap + WIDTH, "num": 40}
+                        ends = {"mean": gap, "low": gap - WIDTH, "high": gap + WIDTH, "num": 40, "by_run": [gap]}
                         differences.append({"first": first, "second": second, "column": column} | ends)
         made[number] = {"protocol": {"uninformative": []}, "rows": rows, "subset_rows": [], "differences": differences}
     return made
 
 
 def verdict(name: str, tables: Tables) -> str:
-    return next(claim for claim in CLAIMS if claim.name == name).decide(tables)[0]
+    return next(claim for claim in (*CLAIMS, *GOALS) if claim.name == name).decide(tables)[0]
 
 
 # The printed MSE of "w/ AFA" is a misprint (R54).
-TRUE = paper_tables({(3, "w/ AFA", "mse"): 0.0301})
+TRUE = paper_tables({(3, "w/ AFA", "MSE"): 0.0301})
 
 
 def test_the_papers_numbers_support_its_claims() -> None:
@@ -50,23 +51,23 @@ def test_the_papers_numbers_support_its_claims() -> None:
 @pytest.mark.parametrize(
     ("name", "cell", "value"),
     [
-        ("R73", (1, "Ours", "mse"), 0.0700),  # worse than Ours-w+, which is ours, but not than a rival
-        ("R73", (1, "pSp-3D", "lpips"), 0.1),  # a rival beats Ours
-        ("R74", (1, "Pose Opt.", "geo60"), 0.09),
-        ("R74", (1, "PTI", "id"), 0.63),  # it loses next to nothing
-        ("R75", (1, "Ours", "id0"), 0.6),  # with LPIPS, two of three on PTI's side
-        ("R76", (2, "w/o D_Wc, w/ L_BG", "geo0"), 0.09),
-        ("R77", (3, "w/ conv", "ssim"), 0.71),
-        ("R78", (2, "w/o occlusion-aware", "id60"), 0.71),
-        ("R80", (1, "PTI", "time"), 20.0),
+        ("R73", (1, "Ours", "MSE"), 0.0700),  # worse than Ours-w+, which is ours, but not than a rival
+        ("R73", (1, "pSp-3D", "LPIPS"), 0.1),  # a rival beats Ours
+        ("R74", (1, "Pose Opt.", "Geo60"), 0.09),
+        ("R74", (1, "PTI", "ID"), 0.63),  # it loses next to nothing
+        ("R75", (1, "Ours", "ID0"), 0.6),  # with LPIPS, two of three on PTI's side
+        ("R76", (2, "w/o D_Wc, w/ L_BG", "Geo0"), 0.09),
+        ("R77", (3, "w/ conv", "SSIM"), 0.71),
+        ("R78", (2, "w/o occlusion-aware", "ID60"), 0.71),
+        ("R80", (1, "PTI", "Time"), 20.0),
     ],
 )
 def test_a_number_to_the_contrary_ends_a_claim(name: str, cell: tuple[int, str, str], value: float) -> None:
-    assert verdict(name, paper_tables({(3, "w/ AFA", "mse"): 0.0301, cell: value})) == FAILS
+    assert verdict(name, paper_tables({(3, "w/ AFA", "MSE"): 0.0301, cell: value})) == FAILS
 
 
 def test_an_interval_across_zero_is_no_gain_but_not_worse_either() -> None:
-    tables = paper_tables({(3, "w/ AFA", "mse"): 0.0301})
+    tables = paper_tables({(3, "w/ AFA", "MSE"): 0.0301})
     for table in tables.values():
         for entry in table["differences"]:
             entry |= {"low": -1.0, "high": 1.0}
@@ -80,24 +81,53 @@ def test_what_is_missing_decides_nothing() -> None:
 
 
 def test_one_person_has_no_interval_and_decides_nothing() -> None:
-    tables = paper_tables({(3, "w/ AFA", "mse"): 0.0301})
+    tables = paper_tables({(3, "w/ AFA", "MSE"): 0.0301})
     for entry in tables[3]["differences"]:
         entry |= {"low": None, "high": None}
     assert verdict("R77", tables) == UNTESTED
 
 
 def test_an_uninformative_meter_takes_no_part() -> None:
-    tables = paper_tables({(3, "w/ AFA", "mse"): 0.0301, (3, "w/ conv", "lpips"): 0.1})
+    tables = paper_tables({(3, "w/ AFA", "MSE"): 0.0301, (3, "w/ conv", "LPIPS"): 0.1})
     assert verdict("R77", tables) == FAILS
-    tables[3]["protocol"]["uninformative"] = ["lpips"]
+    tables[3]["protocol"]["uninformative"] = ["LPIPS"]
     assert verdict("R77", tables) == HOLDS
-    tables[3]["protocol"]["uninformative"] = ["psnr", "ssim", "mse", "lpips", "id"]
+    tables[3]["protocol"]["uninformative"] = ["PSNR", "SSIM", "MSE", "LPIPS", "ID"]
     assert verdict("R77", tables) == UNTESTED
+
+
+def test_one_seed_to_the_contrary_is_no_gain() -> None:
+    tables = paper_tables({(3, "w/ AFA", "MSE"): 0.0301})
+    entry = next(e for e in tables[3]["differences"] if e["column"] == "SSIM")
+    entry["by_run"] = [0.3, -0.01]
+    assert verdict("R77", tables) == FAILS
+
+
+def test_goals_on_the_papers_numbers() -> None:
+    found = {goal.name: goal.decide(TRUE)[0] for goal in GOALS}
+    assert found == {"Goal 1": HOLDS, "Goal 2": HOLDS, "Goal 3": HOLDS, "Goal 4": HOLDS}
+    assert verdict("Goal 3", paper_tables({(1, "PTI", "Time"): 113.0})) == FAILS  # 499.6 times
+    assert verdict("Goal 2", paper_tables({(1, "PTI", "Geo60"): 0.09})) == FAILS
+    assert verdict("Goal 1", paper_tables({(1, "e4e-3D", "Geo0"): 0.09})) == FAILS
+
+
+def test_order_is_that_of_the_papers_rows() -> None:
+    assert verdict("Goal 4", paper_tables({(2, "w/o D_Wc, w/o L_BG", "Geo60"): 0.14})) == FAILS
+    assert verdict("Goal 4", {1: TRUE[1]}) == UNTESTED
+
+
+def test_analyses_stand_below_their_claims() -> None:
+    analyses = read_analyses("A preface.\n\n## R80\n\nThe machine was idle.\n\n## Goal 3\nSo it is.\n")
+    page = claims_page({1: TRUE[1]}, "mini", analyses)
+    assert "The machine was idle." in page.split("## R80: ")[1].split("## Goal 1: ")[0]
+    assert page.split("## Goal 3: ")[1].split("## ")[0].endswith("So it is.\n\n")
+    with pytest.raises(ValueError, match="analyses of R81"):
+        claims_page({1: TRUE[1]}, "mini", {"R81": ""})
 
 
 def test_a_subset_goes_before_all_inputs() -> None:
     tables = paper_tables()
-    tables[1]["subset_rows"] = paper_tables({(1, "PTI", "time"): 1.0})[1]["rows"]
+    tables[1]["subset_rows"] = paper_tables({(1, "PTI", "Time"): 1.0})[1]["rows"]
     assert verdict("R80", tables) == FAILS
 
 
@@ -115,6 +145,6 @@ def test_the_page_tells_verdict_rule_and_numbers() -> None:
     page = claims_page({1: TRUE[1], 3: TRUE[3]}, "mini")
     assert "| R80 | Two orders of magnitude faster than optimisation (Table 1) | **holds** |" in page
     assert "PTI takes at least 100 times as long as Ours: yes. 115.2 s against 0.2262 s, 509 times" in page
-    assert "## R76: not testable here" in page and "Rule: geo60 and geo0 of both terms" in page
-    assert "w/ AFA is better than w/ conv in psnr: yes. psnr: +2.1700, 95 % +2.1700 to +2.1700, n = 40" in page
+    assert "## R76: not testable here" in page and "Rule: Geo60 and Geo0 of both terms" in page
+    assert "w/ AFA is better than w/ conv in PSNR: yes. PSNR: +2.1700, 95 % +2.1700 to +2.1700, n = 40" in page
     assert page.rstrip().endswith("Not there when this page was made: table 2 (`scripts/tables.py table=N`).")

@@ -28,6 +28,7 @@ def measures(*, full: bool = True) -> Measures:
         identity=seen,
         identity_independent=(lambda x: -seen(x)) if full else None,
         features=lambda x: x.flatten(1),
+        features_beside=seen if full else None,
         reference=TrueDepth() if full else None,
         true_depth=full,
     )
@@ -88,8 +89,16 @@ def test_a_render_that_is_not_finite_fails_and_spares_its_neighbour() -> None:
 def test_features_are_of_stored_images() -> None:
     """Rounded to 8 bits at the full size, as the images of the data set were, then averaged."""
     image = torch.full((1, 3, 2 * SIDE, 2 * SIDE), 0.5)  # 191.25 of 255
-    assert measures().features(image).unique().tolist() == pytest.approx([191 / 127.5 - 1])
-    assert measures().width(torch.device("cpu")) == 3 * SIDE**2
+    assert measures(full=False).features(image).unique().tolist() == pytest.approx([191 / 127.5 - 1])
+    assert measures(full=False).widths(torch.device("cpu")) == [3 * SIDE**2]
+
+
+def test_features_of_two_networks_lie_side_by_side() -> None:
+    image = batch()["image"]
+    one, both = measures(full=False).features(image), measures().features(image)
+    assert measures().widths(torch.device("cpu")) == [3 * SIDE**2, 3] and both.shape[1] == 3 * SIDE**2 + 3
+    assert torch.equal(both[:, :-3], one)
+    assert torch.allclose(both[:, -3:].norm(dim=1), torch.ones(2))  # `seen` gives unit vectors
 
 
 def test_hashes_see_images_labels_and_maps(tiny_data: Any, tmp_path: Any) -> None:

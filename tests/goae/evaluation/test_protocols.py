@@ -19,6 +19,7 @@ from goae.evaluation.protocols import (
     paired_differences,
     summarize_method,
 )
+from goae.evaluation.sets import image_distances
 from goae.evaluation.timing import goae_steps, inversion_seconds
 from goae.inversion import Inverter
 
@@ -87,12 +88,15 @@ def test_a_summary_by_hand() -> None:
     assert measured[2]["failed"] == "mse lpips" and measured[2]["mse"] == ""
     features = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     real = {f"{i}.png": features[i] for i in range(5)}
-    found = summarize_method(measured, features, real, ["mse", "lpips"], resamples=200)
+    sets = {"60": image_distances(measured[:3], features[:3], real, [1, 1])}
+    sets["0"] = image_distances(measured[3:], features[3:], real, [1, 1])
+    found = summarize_method(measured, sets, ["mse", "lpips"], resamples=200)
     side, front = found["groups"]["60"], found["groups"]["0"]
     assert side["metrics"]["mse"] == {"mean": 2.0, "interval": None, "num": 2, "failed": 1}
     assert front["metrics"]["mse"] == {"mean": 7.0, "interval": [5.0, 9.0], "num": 2, "failed": 0}
     assert (side["num_rows"], side["sets"]["num_real"], side["sets"]["num_shown"]) == (3, 3, 2)
-    assert front["sets"]["fid"] == pytest.approx(0, abs=1e-6)  # a set and itself
+    assert front["sets"]["fid"] == pytest.approx(0, abs=1e-6) == front["sets"]["fid_beside"]  # a set and itself
+    assert front["sets"]["num_features"] == 1 and front["sets"]["num_distinct"] == 2
     assert found["table"] == {
         "mse60": 2.0,
         "lpips60": 2.0,
@@ -127,7 +131,7 @@ def test_a_record_has_no_column_that_was_not_measured() -> None:
 
 
 def test_columns_are_those_of_the_papers_tables() -> None:
-    printed = {column.name for table in TABLES.values() for column in table.columns}
+    printed = {column.name.lower() for table in TABLES.values() for column in table.columns}
     assert {f"{name}{group}" for name in TABLE for group in ("", "60", "0")} - printed == {"time60", "time0"}
     assert printed <= {f"{name}{group}" for name in TABLE for group in ("", "60", "0")}
 

@@ -79,7 +79,7 @@ def test_rows_that_lack_their_features_are_not_read(tmp_path: Path, lost: int) -
     binary = tmp_path / "full.features"
     binary.write_bytes(binary.read_bytes()[:-lost])
     with pytest.raises(ValueError, match=r"do not hold the same results; delete full\.\*"):
-        Results.open(tmp_path, "full").read()
+        results(tmp_path).read()
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from goae.evaluation.cells import Measured, split_column
 from goae.evaluation.distribution import frechet_distance
 from goae.evaluation.intervals import mean_interval
 from goae.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLES
 from goae.evaluation.protocols import COLUMNS
 from goae.evaluation.results import Results
+from goae.evaluation.sets import write_sets
+from goae.evaluation.stored import read_stored
 from goae.evaluation.table_pages import csv_page, html_page, markdown_page
-from goae.evaluation.tables import SOURCES, Measured, meters_of, protocols_of, read_stored, split_column, table_json
+from goae.evaluation.tables import SOURCES, meters_of, protocols_of, table_json
 
 METRICS = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "id_independent", "geo", "depth")
 SETTINGS: dict[str, Any] = {
@@ -30,10 +33,11 @@ SETTINGS: dict[str, Any] = {
         "identity": "mini",
         "identity_independent": "face_resnet",
         "geometry": "true",
-        "features": "mini",
+        "features": "vgg",
+        "features_beside": "mini",
     },
 }
-HOW: dict[str, Any] = {"world": "mini", "resamples": 50, "uninformative": ["lpips"], "meter_notes": ["LPIPS: poor."]}
+HOW: dict[str, Any] = {"world": "mini", "resamples": 50, "uninformative": ["LPIPS"], "meter_notes": ["LPIPS: poor."]}
 
 
 def value(method: str, metric: str, task: int, place: int, shift: float = 0.0) -> float:
@@ -44,7 +48,7 @@ def value(method: str, metric: str, task: int, place: int, shift: float = 0.0) -
 def store(
     folder: Path, method: str, *, tasks: Sequence[int] = range(8), novel: bool = False, shift: float = 0.0
 ) -> None:
-    """8 tasks of 4 persons; novel: two targets each, odd tasks from a side face."""
+    """8 tasks of 4 persons; novel: two targets each, odd tasks from a side face. Features: two and one beside."""
     places = 2 if novel else 1
     results = Results(folder, method, [*COLUMNS, *METRICS, "failed"], width=3, places=places)
     images = Results(folder, "images", ["target"], width=3, places=1)
@@ -65,6 +69,9 @@ def store(
             rows.append(facts | {m: repr(value(method, m, task, place, shift)) for m in METRICS})
         results.append(0, rows, torch.randn(places, 3, generator=rng) + shift)
     results.merge()
+    write_sets(results, images, [2, 1], [tasks, [0, 1, 2, 5]])
+    hours = {"seconds": 1800.0, "inversions": len(tasks), "threads": 1, "devices": ["a CPU"]}
+    results.cost_path.write_text(json.dumps(hours))
     if not novel:
         seconds = {"time": len(method) + shift, "timing_images": 2, "warm_up": 1, "threads": 1, "devices": ["a CPU"]}
         extra = {"iterations_at_most": {"code": 450, "generator": 350}} if method == "pti" else {}
@@ -98,36 +105,43 @@ def test_cells_are_those_computed_by_hand(tmp_path: Path) -> None:
     ours = cells_of(whole, "Ours")
     assert list(ours) == [c.name for c in TABLE_1.columns]
     mse = [value("full", "mse", task, 0) for task in range(8)]
-    assert ours["mse"]["ours"] == pytest.approx(sum(mse) / 8) and ours["mse"]["paper"] == "0.0301"
+    assert ours["MSE"]["ours"] == pytest.approx(sum(mse) / 8)
+    assert (ours["MSE"]["paper"], ours["MSE"]["paper_printed"]) == (0.0301, "0.0301")
     expected = mean_interval(torch.tensor(mse), torch.arange(8) // 2, num=50)
-    assert (ours["mse"]["low"], ours["mse"]["high"]) == pytest.approx((expected.low, expected.high))
+    assert (ours["MSE"]["low"], ours["MSE"]["high"]) == pytest.approx((expected.low, expected.high))
     side = [value("full", "geo", task, place) for task in (1, 3, 5, 7) for place in (0, 1)]
-    assert ours["geo60"]["ours"] == pytest.approx(sum(side) / 8) and ours["geo60"]["num"] == 8
-    assert ours["time"] | {"paper": ""} == {
-        **{"ours": 4.0, "low": None, "high": None, "spread": None, "num": 2},
-        "paper": "",
-    }
-    stored = rows["Ours"]["novel_view"][0]
-    front = [i for i, row in enumerate(stored.rows) if row["group"] == "0"]
-    real = torch.stack([stored.real[stored.rows[i]["target"]] for i in front])
-    assert ours["fid0"]["ours"] == pytest.approx(frechet_distance(real, stored.features[front]))
-    assert ours["fid0"]["low"] is None
+    assert ours["Geo60"]["ours"] == pytest.approx(sum(side) / 8) and ours["Geo60"]["num"] == 8
+    measured_time = {"ours": 4.0, "low": None, "high": None, "spread": None, "num": 2}
+    assert ours["Time"] == measured_time | {"paper": 0.2262, "paper_printed": "0.2262"}
+    folder = rows["Ours"]["novel_view"][0].folder
+    (stored, features), (names, vectors) = (
+        Results(folder, name, columns, width=3, places=places).read()
+        for name, columns, places in (("full", [*COLUMNS, *METRICS, "failed"], 2), ("images", ["target"], 1))
+    )
+    front = [i for i, row in enumerate(stored) if row["group"] == "0"]
+    named = {row["target"]: vector for row, vector in zip(names, vectors, strict=True)}
+    real = torch.stack([named[stored[i]["target"]] for i in front])
+    assert ours["FID0"]["ours"] == pytest.approx(frechet_distance(real[:, :2], features[front, :2]))
+    assert (ours["FID0"]["low"], ours["FID0"]["num_real"], ours["FID0"]["num_distinct"]) == (None, 8, 8)
+    beside = next(row["extra"] for row in whole["rows"] if row["method"] == "Ours")["fid_beside0"]
+    assert beside["ours"] == pytest.approx(frechet_distance(real[:, 2:], features[front, 2:]))
     assert whole["protocol"]["novel_view"]["groups"]["60"]["num_persons"] == 4
     assert not whole["subset_rows"]
 
 
 def test_differences_are_paired(tmp_path: Path) -> None:
     whole = table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50)
-    assert not any(entry["column"] in ("fid", "time") for entry in whole["differences"])
+    assert not any(entry["column"] in ("FID", "Time") for entry in whole["differences"])
     store(tmp_path / "other", "full", shift=0.25)
     rows = measured(tmp_path, 3)
     rows["w/ AFA"] = {"input_view": [read_stored(tmp_path / "other", "full")]}
     whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
     found = {entry["column"]: entry for entry in whole["differences"]}
-    assert set(found) == {"psnr", "ssim", "mse", "lpips", "id", "geo"}
-    assert (found["psnr"]["first"], found["psnr"]["second"]) == ("w/ AFA", "w/ conv")
-    ends = [found["psnr"][key] for key in ("mean", "low", "high")]
+    assert set(found) == {"PSNR", "SSIM", "MSE", "LPIPS", "ID", "Geo"}
+    assert (found["PSNR"]["first"], found["PSNR"]["second"]) == ("w/ AFA", "w/ conv")
+    ends = [found["PSNR"][key] for key in ("mean", "low", "high")]
     assert ends == pytest.approx([0.25] * 3)  # the same gain on every image
+    assert found["PSNR"]["by_run"] == pytest.approx([0.25])
 
 
 def test_runs_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
@@ -136,7 +150,7 @@ def test_runs_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
     first = rows["w/ AFA"]["input_view"][0]
     rows["w/ AFA"] = {"input_view": [first, read_stored(tmp_path / "second", "full")]}
     whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
-    found, single = cells_of(whole, "w/ AFA")["id"], cells_of(whole, "w/ conv")["id"]
+    found, single = cells_of(whole, "w/ AFA")["ID"], cells_of(whole, "w/ conv")["ID"]
     assert found["ours"] == pytest.approx(single["ours"] + 0.25) and single["spread"] is None
     assert found["spread"] == pytest.approx(0.5 / 2**0.5)
     assert found["low"] == pytest.approx(single["low"] + 0.25)
@@ -144,15 +158,31 @@ def test_runs_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
     assert "± is the standard deviation over runs" in page and f"± {0.5 / 2**0.5:.4f} [" in page
 
 
+def test_what_one_run_could_not_measure_is_left_out_of_all_runs(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    store(tmp_path / "second", "full", shift=0.5)
+    first, second = rows["w/ AFA"]["input_view"][0], read_stored(tmp_path / "second", "full")
+    second.rows[3] |= {"id": "", "failed": "id"}
+    rows["w/ AFA"] = {"input_view": [first, second]}
+    whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
+    found = cells_of(whole, "w/ AFA")["ID"]
+    kept = [value("full", "id", task, 0) for task in range(8) if task != 3]
+    assert found["num"] == 7 and found["ours"] == pytest.approx(sum(kept) / 7 + 0.25)
+    gaps = {entry["column"]: entry for entry in whole["differences"]}
+    assert (gaps["ID"]["num"], gaps["PSNR"]["num"]) == (7, 8)
+    assert gaps["ID"]["by_run"] == pytest.approx([0.0, 0.5])  # two runs against one
+
+
 def test_all_methods_are_shown_on_the_inputs_of_a_subset(tmp_path: Path) -> None:
     whole = table_json(TABLE_1, measured(tmp_path, 1, partial=["pti"]), {}, HOW, resamples=50)
-    assert cells_of(whole, "Ours")["mse"]["num"] == 8 and cells_of(whole, "PTI")["mse"]["num"] == 4
+    assert cells_of(whole, "Ours")["MSE"]["num"] == 8 and cells_of(whole, "PTI")["MSE"]["num"] == 4
     subset = cells_of(whole, "Ours", "subset_rows")
     expected = [value("full", "mse", task, 0) for task in (0, 1, 2, 5)]
-    assert subset["mse"]["ours"] == pytest.approx(sum(expected) / 4)
-    assert subset["lpips60"]["num"] == 4  # tasks 1 and 5, two views each
+    assert subset["MSE"]["ours"] == pytest.approx(sum(expected) / 4)
+    assert subset["LPIPS60"]["num"] == 4  # tasks 1 and 5, two views each
+    assert (subset["FID"]["num"], subset["FID60"]["num"]) == (4, 4)
     pairs = {(e["first"], e["second"], e["column"]): e["num"] for e in whole["differences"]}
-    assert pairs["Ours", "PTI", "mse"] == 4 and pairs["Ours", "pSp-3D", "mse"] == 8
+    assert pairs["Ours", "PTI", "MSE"] == 4 and pairs["Ours", "pSp-3D", "MSE"] == 8
     page = markdown_page(TABLE_1, whole)
     assert "PTI is measured on 4 of 8 inputs (input view) and 4 of 8 inputs (novel view)" in page
     assert "All methods on the inputs that they share: 4 of the input view and 4 of the novel view." in page
@@ -164,20 +194,22 @@ def test_the_page_has_bold_bests_footnotes_and_missing_rows(tmp_path: Path) -> N
     missing = {"Pose Opt.": "no camera.safetensors: `python scripts/train_camera.py`"}
     whole = table_json(TABLE_1, rows, missing, HOW, resamples=50)
     page = markdown_page(TABLE_1, whole)
-    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| Encoder-based")]
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| encoder")]
     shown = {line[1]: line[3] for line in lines if line[2].startswith("measured")}
     assert {name for name, cell in shown.items() if cell.startswith("**")} == {"pSp-3D", "e4e-3D"}  # names of three
-    low, high = (format(cells_of(whole, "pSp-3D")["mse"][key], ".4f") for key in ("low", "high"))
-    assert shown["pSp-3D"] == f"**{cells_of(whole, 'pSp-3D')['mse']['ours']:.4f}** [{low}, {high}]"
+    low, high = (format(cells_of(whole, "pSp-3D")["MSE"][key], ".4f") for key in ("low", "high"))
+    assert shown["pSp-3D"] == f"**{cells_of(whole, 'pSp-3D')['MSE']['ours']:.4f}** [{low}, {high}]"
     assert next(r for r in whole["rows"] if r["method"] == "Pose Opt.")["status"] == "not run"
     assert "Pose Opt. was not run: no camera.safetensors: `python scripts/train_camera.py`." in page
     assert "Printed so: 0.2203 in Table 2" in page and "LPIPS: poor." in page
-    assert "FID of 8 shown against 8 real images on 3 features (mini)" in page
+    assert "FID: 8 shown against 8 real images (8 distinct), 2 features; PTI, IDE-3D, pSp-3D" in page
+    assert "Measuring took 6.0 hours on a CPU, 1 threads" in page  # 6 rows, half an hour for each of two protocols
+    assert "Novel views, yaw 0°: LPIPS ↓ |" in page and "| Ours | e4e-3D |" in page
     assert "Ours: full" in page and "ID (independent), yaw ±60°" in page
     table = list(csv.DictReader(io.StringIO(csv_page(TABLE_1, whole))))
     assert [row["source"] for row in table[:4]] == ["paper", "measured", "low", "high"] and len(table) == 28
-    assert float(table[-3]["mse"]) == cells_of(whole, "Ours")["mse"]["ours"] and table[-4]["time"] == "0.2262"
-    assert table[5]["mse"] == ""  # Pose Opt. was not run
+    assert float(table[-3]["MSE"]) == cells_of(whole, "Ours")["MSE"]["ours"] and table[-4]["Time"] == "0.2262"
+    assert table[5]["MSE"] == ""  # Pose Opt. was not run
     html_page(TABLE_1, whole, tmp_path / "table.html")
     text = (tmp_path / "table.html").read_text()
     assert "<b>" in text and "**" not in text and "<code>python scripts/train_camera.py</code>" in text
@@ -209,9 +241,10 @@ def test_every_printed_row_has_a_source(number: int) -> None:
 
 def test_columns_know_their_meters() -> None:
     meters = meters_of(TABLE_2, SETTINGS["metrics"])
-    assert (meters["lpips60"], meters["fid0"]) == ("lpips", "fd_mini")
+    assert (meters["LPIPS60"], meters["FID0"], meters["fid_beside0"]) == ("lpips", "fd_vgg", "fd_mini")
     assert meters["id_independent0"] == "identity_independent"
-    assert "psnr60" not in meters and "geo0" not in meters
+    assert "PSNR60" not in meters and "Geo0" not in meters
     others = SETTINGS["metrics"] | {"lpips": "vgg", "features": "inception", "identity": "arcface"}
+    others |= {"features_beside": "none"}
     assert set(meters_of(TABLE_3, others)) == {"id_independent"}
-    assert [split_column(name) for name in ("id_independent60", "mse")] == [("id_independent", "60"), ("mse", "")]
+    assert [split_column(name) for name in ("id_independent60", "MSE")] == [("id_independent", "60"), ("mse", "")]

@@ -12,13 +12,23 @@ from PIL import Image
 from tiny import tiny_generator, tiny_goae, tiny_images, tiny_labels, tiny_rival
 
 from goae.config import FiguresConfig, TrainConfig, claim_run
+from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
 from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
 from goae.models.occlusion import seen_points
 from goae.runs.diagram_figures import tree
 from goae.runs.figures import draw_figure, list_figures
-from goae.runs.inversion_figures import Subject, at_yaw, available, chosen, mirrored, mix_views, yaw_of
+from goae.runs.inversion_figures import (
+    Subject,
+    at_yaw,
+    available,
+    chosen,
+    compared_subjects,
+    mirrored,
+    mix_views,
+    yaw_of,
+)
 from goae.viz.diagram import Box, block_diagram
 from scripts import run_script
 
@@ -88,6 +98,14 @@ def test_encoders_and_optimisation_part_in_figures_12_and_13() -> None:
     assert shown == {6: ["pSp-3D", "PTI", "Ours"], 12: ["pSp-3D", "Ours"], 13: ["PTI", "Ours"]}
 
 
+def test_figures_6_12_and_13_show_different_faces(given: list[str], tmp_path: Path) -> None:
+    shown = {f: compared_subjects(figures(given, tmp_path, f"figure={f}")) for f in (6, 12, 13)}
+    assert (shown[6], shown[12]) == ([1, 3], [4, 5])
+    labels = PosedImages(next(x.removeprefix("images=") for x in given if x.startswith("images="))).labels
+    yaws = [abs(yaw_of(c[None])) for c in labels]
+    assert sorted(yaws)[-2:] == sorted(yaws[i] for i in shown[13])
+
+
 def test_the_source_view_hides_nothing_from_itself_and_the_mix_changes_what_is_hidden() -> None:
     inverter = Inverter(tiny_goae())
     subject = Subject("a", tiny_images(1), tiny_labels(1))
@@ -141,6 +159,7 @@ def test_without_a_figure_all_are_listed(tmp_path: Path, capsys: pytest.CaptureF
         and lines == list_figures(composed_as(FiguresConfig, f"output={tmp_path}", name="figures")).splitlines()
     )
     assert f"drawn: {tmp_path / 'figure-9.png'}" in lines[8] and "not drawn yet" in lines[2]
+    assert "needs the full world" in lines[15]
     assert "Fig. 10, 17 and 18" in lines[9] and "full world" not in lines[6]
 
 

@@ -15,7 +15,8 @@ from goae.baselines.pti import PTI
 from goae.build.methods import METHODS
 from goae.config import ProtocolConfig, TrainConfig, claim_run
 from goae.evaluation.protocols import Task, draw_subset
-from goae.runs.protocol import run_protocol, weight_files
+from goae.runs.protocol import run_protocol
+from goae.runs.protocol_inputs import weight_files
 
 OPTIMISING = {"w", "w_plus_opt", "pti", "pose_opt"}
 

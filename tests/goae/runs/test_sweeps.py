@@ -17,7 +17,7 @@ from goae.config import PLUGINS, SweepReportConfig, TablesConfig, TrainConfig, h
 from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.tables import SOURCES
 from goae.runs.sweep_report import sweep_report
-from goae.runs.tables import missing_weights
+from goae.runs.tables import missing_weights, sweep_command
 from goae.runs.train import objective
 from scripts import run_script
 
@@ -87,10 +87,21 @@ def test_tables_read_the_runs_that_sweeps_leave(world: str, experiment: str, see
 def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
     config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", name="tables")
     for name, source in SOURCES[2].items():
-        sweep = "table2" if source.method == "w_plus" else "table3"
+        sweep = "table2" if source.method == "w_plus" else "table3 'hydra.sweeper.params={goae.mix.planes: \"xyz\"}'"
         told = missing_weights(config, TABLES[2], source)
         assert told.endswith(f": `python scripts/train.py -m experiment=mini_ablation sweep={sweep}`"), name
         assert told.count("config.yaml") == 3 and told.count("`") == 2  # of three seeds, with one command
+
+
+def test_commands_train_no_more_than_the_rows_name(tmp_path: Path) -> None:
+    config = composed_as(TablesConfig, "world=full", "table=2", f"runs={tmp_path}", name="tables")
+    assert sweep_command(config, "ffhq", "table2").endswith(" sweep=table2 'hydra.sweeper.params={seed: \"0\"}'")
+    grid = 'hydra.sweeper.params={goae.mix.planes: "xyz", seed: "0"}'
+    assert sweep_command(config, "ffhq", "table3").endswith(f" sweep=table3 '{grid}'")
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        made = compose("train", ["experiment=ffhq", "sweep=table3", grid], return_hydra_config=True)
+    params = {"afa.variant": "paper,conv", "goae.mix.planes": "xyz", "seed": "0"}
+    assert made.hydra.sweeper.params == params
 
 
 @pytest.mark.parametrize(("side", "ratio"), [(8, 8), (16, 4), (32, 2)])

@@ -10,11 +10,12 @@ from eg3d import checkpoint
 from safetensors.torch import save_file
 from tiny import tiny_goae
 
-from goae.config import TablesConfig, TrainConfig, claim_run
+from goae.config import TablesConfig, TrainConfig, claim_run, run_file
 from goae.extractors import lpips
 from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
 from goae.runs import tables
+from goae.runs.setup import trained
 from goae.runs.tables import make_tables
 
 
@@ -41,6 +42,8 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
         f"records={folder / 'metrics.json'}",
         f"metrics.lpips_path={folder / 'trunk.safetensors'}",
         "metrics.identity_independent=none",
+        "metrics.features=mini",
+        "metrics.features_beside=none",
         f"images.input_view={tiny_data}",
         "rows.full=[tiny-seed0]",
         "rows.afa=[tiny-seed0]",
@@ -74,9 +77,9 @@ def test_a_table_is_measured_written_and_resumed(
     for row, run in zip(whole["rows"], ("tiny-conv-seed0", "tiny-seed0"), strict=True):
         assert row["runs"] == [run] and row["num_inputs"] == {"input_view": 6}
         assert all(cell["ours"] is not None for cell in row["values"].values())
-    values = [row["values"]["mse"]["ours"] for row in whole["rows"]]
+    values = [row["values"]["MSE"]["ours"] for row in whole["rows"]]
     assert values[0] != values[1]
-    assert whole["protocol"]["uninformative"] == ["lpips"]
+    assert whole["protocol"]["uninformative"] == ["LPIPS"]
     assert "uninformative on these images" in (tmp_path / "table3.md").read_text()
     assert "## R77: " in (tmp_path / "claims.md").read_text()
 
@@ -88,18 +91,56 @@ def test_a_table_is_measured_written_and_resumed(
     assert json.loads((tmp_path / "table3.json").read_text()) == whole
 
 
+def forget_features(folder: Path) -> None:
+    """Delete what is not kept in git."""
+    for path in {*folder.glob("*.features"), *folder.glob("images.*")}:
+        path.unlink()
+
+
 def test_what_was_measured_needs_no_weights(tmp_path: Path, overrides: list[str]) -> None:
     make_tables(configured(overrides, tmp_path, "table=3"))
     whole = json.loads((tmp_path / "table3.json").read_text())
+    folder = tmp_path / "measured" / "tiny-seed0" / "input_view"
+    forget_features(folder)
     elsewhere = configured(overrides, tmp_path, "table=3", "runs=nowhere")
     make_tables(elsewhere)
     assert json.loads((tmp_path / "table3.json").read_text()) == whole
-    rows = tmp_path / "measured" / "tiny-seed0" / "input_view" / "full.csv"
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))  # and its features, the last of six
-    features = rows.with_suffix(".features")
-    features.write_bytes(features.read_bytes()[: features.stat().st_size // 6 * 5])
+    rows = folder / "full.csv"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))  # the last of six
     with pytest.raises(ValueError, match=r"Table 3 lacks w/ AFA: no nowhere/tiny-seed0/config\.yaml"):
         make_tables(elsewhere)
+
+
+def test_what_is_all_there_may_come_from_another_device_and_not_from_other_weights(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    make_tables(configured(overrides, tmp_path, "table=3"))
+    whole = json.loads((tmp_path / "table3.json").read_text())
+    folder = tmp_path / "measured" / "tiny-seed0" / "input_view"
+    forget_features(folder)
+    path = folder / "full.settings.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"device": "cuda"}))
+    make_tables(configured(overrides, tmp_path, "table=3"))
+    found = json.loads((tmp_path / "table3.json").read_text())
+    assert found["protocol"]["input_view"].pop("devices") == ["cpu", "cuda"]
+    assert whole["protocol"]["input_view"].pop("devices") == ["cpu"] and found == whole
+    assert not list(folder.glob("*.features"))  # nothing was measured
+    path.write_text(json.dumps(settings | {"refiner": "of another run"}))
+    with pytest.raises(ValueError, match=r"full\.csv was made with other settings \(refiner: 'of another run' there"):
+        make_tables(configured(overrides, tmp_path, "table=3"))
+
+
+def test_the_first_stage_of_a_shipped_run_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("goae.config.training.SHIPPED_RUNS", str(tmp_path / "shipped"))
+    wanted = "runs/mini_ablation-table2-seed0/encoder.safetensors"
+    assert run_file(wanted) == Path(wanted)
+    shipped = tmp_path / "shipped" / "mini_ablation-table2-seed0" / "encoder.safetensors"
+    shipped.parent.mkdir(parents=True)
+    shipped.touch()
+    assert run_file(wanted) == shipped
+    config = composed_as(TrainConfig, "experiment=mini", "stage=refiner", f"paths.encoder={wanted}")
+    assert trained(config, "encoder") == shipped
 
 
 def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

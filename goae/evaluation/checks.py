@@ -1,0 +1,175 @@
+"""Checks on the JSON of measured tables, which claims are made of.
+
+A check is true, false, or undecided where a number is missing. Checks of one method against another are made on the
+same images and hold if the whole 95 % interval of the paired difference lies on the claimed side of zero, and the mean
+of every seed where there are several. Columns whose meter is uninformative on these images take no part.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from goae.evaluation.cells import split_column
+from goae.evaluation.paper_tables import METRICS, TABLES
+
+HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not testable here"
+Tables = Mapping[int, Mapping[str, Any]]  # number of the table -> its JSON
+
+
+class Check(NamedTuple):
+    """A statement, whether it is so (None: undecided, since a number is missing), and the numbers."""
+
+    text: str
+    holds: bool | None
+    evidence: str
+    counts: bool = True  # False: it takes no part, since its meter is uninformative
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and how it is decided."""
+
+    name: str
+    text: str
+    rule: str
+    checks: Callable[[Tables], list[Check]]
+
+    def decide(self, tables: Tables) -> tuple[str, list[Check]]:
+        """The verdict and what it rests on."""
+        found = self.checks(tables)
+        verdicts = [check.holds for check in found if check.counts]
+        if False in verdicts:
+            return FAILS, found
+        return (HOLDS if verdicts and None not in verdicts else UNTESTED), found
+
+
+def better(tables: Tables, number: int, first: str, second: str, columns: Sequence[str]) -> list[Check]:
+    """For each column: `first` beats `second`, the interval of the paired difference excluding zero, in every seed."""
+    text = f"{first} is better than {second} in"
+    return [
+        _compare(tables, number, first, second, c, text, lambda g: g.low > 0 and min(g.by_run) > 0) for c in columns
+    ]
+
+
+def not_worse(tables: Tables, number: int, first: str, second: str, columns: Sequence[str]) -> list[Check]:
+    """For each column: the interval of the paired difference does not lie wholly on the side of `second`."""
+    text = f"{first} is not worse than {second} in"
+    return [_compare(tables, number, first, second, c, text, lambda g: g.high >= 0) for c in columns]
+
+
+def most(text: str, checks: Sequence[Check]) -> Check:
+    """More than half of the checks are so."""
+    verdicts = [check.holds for check in checks if check.counts]
+    evidence = "; ".join(f"{check.evidence} ({mark(check)})" for check in checks)
+    if not verdicts or None in verdicts:
+        return Check(text, None, evidence)
+    return Check(text, 2 * verdicts.count(True) > len(verdicts), evidence)
+
+
+def _compare(
+    tables: Tables,
+    number: int,
+    first: str,
+    second: str,
+    column: str,
+    text: str,
+    rule: Callable[["Gain"], bool],
+) -> Check:
+    """`rule` gets what `first` gains: the difference, above zero where it is better."""
+    higher, text = METRICS[split_column(column)[0]].better == "higher", f"{text} {column}"
+    if not usable(tables, number, column):
+        return uninformative(text, column)
+    found = _difference(tables, number, first, second, column)
+    if found is None:
+        return Check(text, None, f"{column}: not measured")
+    mean, gap, num = found
+    interval = "no interval" if gap is None else f"95 % {gap.low:+.4f} to {gap.high:+.4f}"
+    evidence = f"{column}: {mean:+.4f}, {interval}, n = {num}"
+    if gap is None:
+        return Check(text, None, evidence)
+    if len(gap.by_run) > 1:
+        evidence += ", runs " + ", ".join(f"{value:+.4f}" for value in gap.by_run)
+    return Check(text, rule(gap if higher else gap.negated()), evidence)
+
+
+class Gain(NamedTuple):
+    """The interval of a paired difference, and its mean in every run."""
+
+    low: float
+    high: float
+    by_run: tuple[float, ...]
+
+    def negated(self) -> "Gain":
+        """Second minus first."""
+        return Gain(-self.high, -self.low, tuple(-value for value in self.by_run))
+
+
+def _difference(
+    tables: Tables, number: int, first: str, second: str, column: str
+) -> tuple[float, Gain | None, int] | None:
+    """first - second: its mean, its interval where there is one, and how many images, in whichever order it stands."""
+    for entry in tables.get(number, {}).get("differences", ()):
+        if entry["column"] == column and {entry["first"], entry["second"]} == {first, second}:
+            gap = None if entry["low"] is None else Gain(entry["low"], entry["high"], tuple(entry["by_run"]))
+            if entry["first"] == first:
+                return entry["mean"], gap, entry["num"]
+            return -entry["mean"], gap and gap.negated(), entry["num"]
+    return None
+
+
+def uninformative(text: str, column: str) -> Check:
+    return Check(text, None, f"{column}: its meter is uninformative on these images", counts=False)
+
+
+def usable(tables: Tables, number: int, column: str) -> bool:
+    """Whether the column's meter can tell people apart, as far as that was checked."""
+    return column not in tables.get(number, {}).get("protocol", {}).get("uninformative", ())
+
+
+def value(tables: Tables, number: int, method: str, column: str) -> float | None:
+    """A measured number: on the inputs that all methods share, where some have only a subset."""
+    table = tables.get(number, {})
+    for row in table.get("subset_rows") or table.get("rows", ()):
+        if row["method"] == method:
+            found: float | None = row["values"][column]["ours"]
+            return found
+    return None
+
+
+def machines(tables: Tables, method: str) -> set[tuple[str, ...]]:
+    """What the times of a row of Table 1 were measured on: devices and threads."""
+    rows = [row for row in tables.get(1, {}).get("rows", ()) if row["method"] == method]
+    return {(*found["devices"], str(found["threads"])) for row in rows for found in row.get("seconds", ())}
+
+
+def faster(tables: Tables, optimiser: str, factor: float) -> Check:
+    """The optimiser's time is at least `factor` times ours, on the same machine."""
+    text = f"{optimiser} takes at least {factor:g} times as long as Ours"
+    theirs, ours = value(tables, 1, optimiser, "Time"), value(tables, 1, "Ours", "Time")
+    if theirs is None or ours is None:
+        return Check(text, None, "time: not measured")
+    if machines(tables, optimiser) != machines(tables, "Ours"):
+        return Check(text, None, "time: measured on different machines")
+    return Check(text, theirs >= factor * ours, f"{theirs:.4g} s against {ours:.4g} s, {theirs / ours:.0f} times")
+
+
+def order(tables: Tables, number: int, methods: Sequence[str], column: str) -> Check:
+    """Whether our means rank the methods as the paper's do, doubtful numbers of the paper left out."""
+    table = TABLES[number]
+    text = f"Table {number}, {column}: {len(methods)} rows in the paper's order"
+    if not usable(tables, number, column):
+        return uninformative(text, column)
+    notes = [note for note in table.footnotes if note.suspected and any((m, column) in note.cells for m in methods)]
+    if notes:
+        return Check(text, None, f"{column}: a number of the paper is a misprint", counts=False)
+    ours = {name: value(tables, number, name, column) for name in methods}
+    known = {name: number for name, number in ours.items() if number is not None}
+    if len(known) < len(methods):
+        return Check(text, None, f"{column}: not measured")
+    paper = sorted(methods, key=lambda name: table.value(name, column))
+    ranked = sorted(methods, key=known.__getitem__)
+    return Check(text, ranked == paper, f"rising: {'; '.join(f'{n} {known[n]:.4f}' for n in ranked)}")
+
+
+def mark(check: Check) -> str:
+    return {True: "yes", False: "no", None: "undecided"}[check.holds] if check.counts else "takes no part"
