@@ -6,15 +6,24 @@ from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 
 from goae.camera.regressor import CameraRegressor
-from goae.config import CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.config import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
 from goae.models.sampling import with_samples
 from goae.training.adversarial import MINIBATCH_GROUP
 
 
 def build_generator(config: RunConfig) -> TriPlaneGenerator:
-    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes."""
-    if config.paths.generator:
-        return load_generator(config.paths.generator, config.generator)
+    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes where it says so.
+
+    Raises: ValueError if it is empty.
+    """
+    path = config.paths.generator
+    if not path:
+        raise ValueError(
+            "paths.generator is empty; give the file of a trained generator, for example "
+            f"paths.generator=weights/ffhqrebalanced512-128.pkl, or paths.generator={RANDOM} for untrained weights"
+        )
+    if path != RANDOM:
+        return load_generator(path, config.generator)
     torch.manual_seed(config.seed)
     return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
 

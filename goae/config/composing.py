@@ -21,7 +21,7 @@ from goae.config.jobs import (
     SweepReportConfig,
 )
 from goae.config.protocols import ProtocolConfig, TablesConfig
-from goae.config.training import CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.config.training import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
 
 # What may change between two starts of the same run: how long it goes on, what it reports, where it runs, and where
 # files lie whose absence only means another place.
@@ -160,7 +160,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _same(key: str, stored: Any, current: Any, config: RunConfig) -> bool:
     """Whether a run that was started with one value may go on with the other."""
-    moved = key in MOVABLE and bool(stored) and bool(current)
+    moved = key in MOVABLE and {stored, current}.isdisjoint(("", RANDOM))
     return stored == current or moved or _free(key, config)
 
 

@@ -244,8 +244,8 @@ class BenchConfig:
     update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int = 0  # 0: PyTorch's default
-    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml; no generator: random weights
-    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator="])
+    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml
+    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator=random"])
     mini: list[str] = field(default_factory=lambda: ["experiment=mini"])
     prior: list[str] = field(default_factory=list)
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from goae.config import (
     METHODS,
+    RANDOM,
     CameraConfig,
     EvaluateConfig,
     InvertConfig,
@@ -38,6 +39,7 @@ CAMERAS = [name for name in EXPERIMENTS if name.endswith("camera")]  # of script
 def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     made = config(f"experiment={experiment}", f"preset={preset_name}")
     assert made.run == f"{experiment}-seed0"
+    assert made.paths.generator and (made.paths.generator == RANDOM) == (experiment == "tiny")
     assert made.afa.variant == preset_name
     if not experiment.startswith("mini"):  # whose masks have sizes of their own
         assert made.goae == preset(preset_name)
@@ -137,6 +139,7 @@ def test_every_camera_regressor_composes(experiment: str) -> None:
     assert made.run == f"{experiment}-seed0"
     assert made.regressor.sphere.pivot == made.generator.avg_camera_pivot
     assert made.regressor.resolution <= made.generator.image_resolution == made.data.resolution
+    assert (made.paths.generator == RANDOM) == experiment.startswith("tiny")
 
 
 def test_the_mini_prior_is_the_default_and_goes_over_a_bridge() -> None:
@@ -247,7 +250,8 @@ def test_files_may_move_but_not_come_or_go(tmp_path: Path) -> None:
     claimed(tmp_path, "paths.generator=a.pkl")
     made = claimed(tmp_path, "paths.generator=b.pkl")
     assert load_run(made.run_dir, TrainConfig).paths.generator == "b.pkl"
-    for given, told in (("paths.generator=", "'b.pkl' in the run, '' now"), ("paths.backbone=c", "'' in the run")):
+    refused = {"paths.generator=random": "'b.pkl' in the run, 'random' now", "paths.backbone=c": "'' in the run"}
+    for given, told in refused.items():
         with pytest.raises(ValueError, match=told):
             claimed(tmp_path, "paths.generator=b.pkl", given)
 

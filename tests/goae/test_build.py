@@ -61,3 +61,9 @@ def test_parsers_are_chosen_by_name(cache: Path, monkeypatch: pytest.MonkeyPatch
         build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=segmenter"), cpu)
     with pytest.raises(ValueError, match=r"rival\.parts is 'none'"):
         build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=none"), cpu)
+
+
+def test_random_weights_of_a_generator_are_asked_for_by_name() -> None:
+    assert build.build_generator(composed_as(TrainConfig, "experiment=tiny")).config.image_resolution == 32
+    with pytest.raises(ValueError, match=r"paths\.generator is empty.*paths\.generator=random"):
+        build.build_generator(composed_as(TrainConfig, "experiment=tiny", "paths.generator="))

@@ -280,7 +280,7 @@ def test_a_generator_of_other_sizes_is_refused(world: dict[str, str], tmp_path: 
 def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_path: Path) -> None:
     stats = Path(world["generator"]).with_name("warm_start-canonical.safetensors")
     with pytest.raises(ValueError, match="were made for a generator with hash"):
-        train(tiny(world, f"paths.runs={tmp_path}", "run=x", "paths.generator=", f"paths.canonical_stats={stats}"))
+        train(tiny(world, f"paths.runs={tmp_path}", "paths.generator=random", f"paths.canonical_stats={stats}"))
 
 
 @pytest.mark.parametrize(
