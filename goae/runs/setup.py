@@ -15,7 +15,7 @@ from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
 from goae.training import checkpoint
-from goae.training.loop import FitConfig
+from goae.training.loop import FitConfig, split_slots
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -71,6 +71,18 @@ def unfinished(config: StagedConfig, fits: dict[str, FitConfig]) -> list[str]:
         return reached and (config.run_dir / f"{name}.safetensors").exists()
 
     return [name for name, fit in fits.items() if config.stage in ("all", name) and not finished(name, fit.steps)]
+
+
+def check_splits(fits: dict[str, FitConfig], num_processes: int) -> None:
+    """Check that the processes can share the micro-batches of every stage, before the first of them is trained.
+
+    Raises: ValueError naming the stage.
+    """
+    for name, fit in fits.items():
+        try:
+            split_slots(fit, 0, num_processes)
+        except ValueError as error:
+            raise ValueError(f"stage `{name}`: {error}") from None
 
 
 def trained(config: TrainConfig, name: str) -> Path:

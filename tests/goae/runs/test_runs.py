@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,14 +27,16 @@ from goae.runs.evaluate import evaluate
 from goae.runs.invert import invert, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
-from goae.runs.setup import run_inverter
+from goae.runs.setup import check_splits, run_inverter
 from goae.runs.ship_run import ship_run
 from goae.runs.train import train
+from goae.training.loop import FitConfig
 from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
 from goae.viz.grid import to_uint8
 
 ROOT = Path(__file__).parents[3]
+ONE_PROCESS = {"is_global_zero": True, "barrier": lambda: None}  # what starting a run asks of Fabric
 
 
 @pytest.fixture(scope="session")
@@ -264,6 +267,22 @@ def test_messages_are_one_paragraph(world: dict[str, str], tmp_path: Path) -> No
     assert text.startswith("error: ") and "Traceback" not in text and "missing.pkl" in text
     text = failing("experiment=tiny", f"paths.runs={tmp_path}", "stages.encoder.fit.stepz=3")
     assert "stepz" in text and "Traceback" not in text
+
+
+def test_batches_that_processes_cannot_share_are_named_before_training() -> None:
+    fits = {"encoder": FitConfig(batch_size=12, micro_batch=3), "refiner": FitConfig(batch_size=2)}
+    check_splits(fits, 1)
+    with pytest.raises(ValueError, match=r"stage `refiner`: 1 micro-batches.*4 processes"):
+        check_splits(fits, 4)
+
+
+def test_a_stage_to_come_is_checked_before_the_first(
+    world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(world, f"paths.runs={tmp_path}", "stages.refiner.fit.micro_batch=4")
+    monkeypatch.setattr("goae.runs.train.launch", lambda config: SimpleNamespace(world_size=2, **ONE_PROCESS))
+    with pytest.raises(ValueError, match="stage `refiner`: 1 micro-batches"):
+        train(config)
 
 
 def test_an_unwritable_run_folder_is_named(world: dict[str, str], tmp_path: Path) -> None:
