@@ -4,8 +4,11 @@ The cache is `$GOAE_CACHE`, or `~/.cache/goae`. `scripts/fetch_weights.py` fills
 can also be put there by hand under the name given in `FILES`.
 """
 
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 # name for fetch_weights.py -> file in the cache
 FILES = {
@@ -37,6 +40,26 @@ FILES = {
 def cache() -> Path:
     """The folder of fetched files: $GOAE_CACHE, or ~/.cache/goae. It need not exist."""
     return Path(os.environ.get("GOAE_CACHE") or Path.home() / ".cache" / "goae").expanduser()
+
+
+def find(path: str | Path) -> Path:
+    """The file at `path`, `~` being the home folder; where it is missing, the published file of this name in the cache.
+
+    Returns: a path of another name as it is, there or not.
+    Raises: FileNotFoundError, for a published file that is in neither place, naming the command that gets it.
+    """
+    file = Path(path).expanduser()
+    name = next((name for name, published in FILES.items() if published == file.name), None)
+    if name is None or file.is_file():
+        return file
+    cached = cache() / file.name
+    if not cached.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist, nor does {cached}. Run `python scripts/fetch_weights.py {name} --accept-licence` "
+            f"once you accept its licence: it fetches the file or says where to get it."
+        )
+    log.info("%s does not exist; %s is read", file, cached)
+    return cached
 
 
 def locate(name: str, path: str | Path | None = None) -> Path:

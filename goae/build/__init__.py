@@ -13,7 +13,7 @@ from goae.build.stages import (
     build_refiner_stage,
     build_schedule,
     build_stats,
-    default_stats_path,
+    stats_path,
 )
 
 __all__ = [
@@ -47,8 +47,8 @@ __all__ = [
     "build_rival",
     "build_schedule",
     "build_stats",
-    "default_stats_path",
     "for_training",
     "load_generator",
     "networks_settings",
+    "stats_path",
 ]

@@ -1,12 +1,12 @@
 """The generator, and what is trained beside or on it."""
 
 import torch
-from eg3d import checkpoint
 from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 
 from goae.camera.regressor import CameraRegressor
 from goae.config import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.loading import read_generator
 from goae.models.sampling import with_samples
 from goae.training.adversarial import MINIBATCH_GROUP
 
@@ -30,7 +30,7 @@ def build_generator(config: RunConfig) -> TriPlaneGenerator:
 
 def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
     """A stored generator, frozen. Raises: ValueError if its sizes are not those of the configuration."""
-    generator = checkpoint.load(path)
+    generator = read_generator(path)
     names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
     differ = [n for n in names if getattr(generator.config, n) != getattr(sizes, n)]
     if differ:

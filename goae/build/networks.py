@@ -17,6 +17,7 @@ from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
 from goae.models.latent_inverter import LatentInverter
 from goae.models.published import load_backbone, load_trunk
 from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder
+from goae.weights import find
 
 PARSERS: dict[str, tuple[Callable[[str | None], FaceParser | MiniPerception | Segmenter], int]] = {
     "parser": (FaceParser, CLASSES),
@@ -30,7 +31,7 @@ def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
     torch.manual_seed(config.seed + 1)
     encoder = Encoder(config.encoder, num_ws=generator.num_ws, w_dim=generator.config.w_dim)
     if config.paths.backbone:
-        load_backbone(encoder.swin_model, config.paths.backbone)
+        load_backbone(encoder.swin_model, find(config.paths.backbone))
     return GOAE(generator, encoder, AFA(config.afa), config.goae)
 
 
@@ -55,7 +56,7 @@ def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch
         encoder = PSPEncoder(*sizes)
     if config.paths.backbone:
         pyramid = encoder.texture if isinstance(encoder, IDE3DEncoder) else encoder.pyramid
-        load_trunk(pyramid.trunk, config.paths.backbone)
+        load_trunk(pyramid.trunk, find(config.paths.backbone))
     return LatentInverter(generator, encoder)
 
 

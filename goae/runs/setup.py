@@ -16,6 +16,7 @@ from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
 from goae.training import checkpoint
 from goae.training.loop import FitConfig, split_slots
+from goae.weights import find
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -91,7 +92,7 @@ def trained(config: TrainConfig, name: str) -> Path:
     Raises: FileNotFoundError if the stage has not finished.
     """
     if name == "encoder" and config.paths.encoder:
-        path = Path(config.paths.encoder)
+        path = find(config.paths.encoder)
         if not path.exists():
             raise FileNotFoundError(
                 f"paths.encoder {path} does not exist: the run {config.run_dir} starts from stage 1 of another run. "

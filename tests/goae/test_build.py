@@ -63,6 +63,21 @@ def test_parsers_are_chosen_by_name(cache: Path, monkeypatch: pytest.MonkeyPatch
         build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=none"), cpu)
 
 
+def test_a_generator_is_read_from_the_cache_and_its_statistics_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = composed_as(TrainConfig, "experiment=ffhq")
+    for read in (build.build_generator, build.stats_path):
+        with pytest.raises(FileNotFoundError, match=r"ffhqrebalanced512-128 --accept-licence"):
+            read(config)
+    (tmp_path / "ffhqrebalanced512-128.pkl").write_bytes(b"no pickle")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        build.build_generator(config)
+    assert build.stats_path(config) == tmp_path / "ffhqrebalanced512-128-canonical.safetensors"
+
+
 def test_random_weights_of_a_generator_are_asked_for_by_name() -> None:
     assert build.build_generator(composed_as(TrainConfig, "experiment=tiny")).config.image_resolution == 32
     with pytest.raises(ValueError, match=r"paths\.generator is empty.*paths\.generator=random"):

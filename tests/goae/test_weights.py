@@ -36,6 +36,20 @@ def test_a_configured_path_that_is_missing_does_not_fall_back_to_the_cache(tmp_p
         weights.locate("alex", tmp_path / "elsewhere")
 
 
+def test_published_files_are_found_by_name_in_the_cache(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"fetch_weights.py ffhqrebalanced512-128 --accept-licence"):
+        weights.find("weights/ffhqrebalanced512-128.pkl")
+    empty_cache.mkdir()
+    (empty_cache / "ffhqrebalanced512-128.pkl").touch()
+    assert weights.find("weights/ffhqrebalanced512-128.pkl") == empty_cache / "ffhqrebalanced512-128.pkl"
+    (tmp_path / "ffhqrebalanced512-128.pkl").touch()
+    assert weights.find("~/ffhqrebalanced512-128.pkl") == tmp_path / "ffhqrebalanced512-128.pkl"
+    assert weights.find("~/other.pkl") == tmp_path / "other.pkl"
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="no pretrained file is called 'alexnet'"):
         weights.locate("alexnet")
