@@ -4,7 +4,14 @@ from goae.build.baselines import BASELINES, build_baseline, build_pose_opt
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
 from goae.build.measuring import build_between, build_meters, build_reference, networks_settings
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
-from goae.build.networks import build_goae, build_networks, build_parser, build_parts, build_rival
+from goae.build.networks import (
+    build_goae,
+    build_networks,
+    build_parser,
+    build_parts,
+    build_rival,
+    published_backbone,
+)
 from goae.build.perception import Perception, build_background, build_features, build_identity, build_perception
 from goae.build.stages import (
     build_background_depth,
@@ -50,5 +57,6 @@ __all__ = [
     "for_training",
     "load_generator",
     "networks_settings",
+    "published_backbone",
     "stats_path",
 ]
