@@ -34,7 +34,7 @@ class EvaluateConfig:
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
-    identity: str = ""  # identity network of the metric; empty: the run's own
+    identity: str = ""  # identity network of the metric; empty: the run's own; none: without
     identity_path: str = ""
     shipped: str = ""  # folder of an encoder and a refiner for the same generator, measured beside the run; empty: none
 
@@ -61,7 +61,7 @@ class SweepReportConfig:
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
-    identity: str = ""  # identity network of the metric; empty: the runs' own
+    identity: str = ""  # identity network of the metric; empty: the runs' own; none: without
     identity_path: str = ""
     output: str = ""  # of the page, the CSV beside it; empty: <runs>/<name>.html
 
