@@ -47,8 +47,9 @@ def read_cells(config: SweepReportConfig) -> list[Cell]:
     folders = sorted(path.parent for path in Path(config.runs).glob(f"{config.pattern}/config.yaml"))
     if not folders:
         raise FileNotFoundError(
-            f"no run matches {Path(config.runs) / config.pattern}; train them with `python scripts/train.py -m "
-            f"experiment=... sweep=...`, or give another pattern=GLOB"
+            f"no run matches {Path(config.runs) / config.pattern}; set experiment_name to the experiment of the sweep "
+            f"(now {config.experiment_name}), or pattern=GLOB, or train its runs with `python scripts/train.py -m "
+            f"experiment=NAME sweep=NAME`"
         )
     cells: dict[str, list[TrainConfig]] = {}
     for folder in folders:
