@@ -35,6 +35,17 @@ FILES = {
     "encoder_ffhq": "encoder_FFHQ.pt",
     "afa_ffhq": "afa_FFHQ.pt",
 }
+# name -> the keys that take its path: of training and the run's own metrics; of protocols and tables; of other scripts
+KEYS = {
+    "alex": "perception.lpips_path, metrics.lpips_path, lpips_path",
+    "vgg": "perception.lpips_path, metrics.lpips_path, distribution.features_path, vgg_path",
+    "face_resnet": "perception.identity_path, metrics.identity_independent_path, identity_path, face_resnet_path",
+    "inception": "metrics.features_path, distribution.features_path",
+    "facenet": "metrics.identity_independent_path, perception.identity_path, identity_path",
+    "arcface": "perception.identity_path, metrics.identity_path, identity_path",
+    "parser": "perception.background_path, rivals.parts_path, networks.background_path",
+    "segmenter": "perception.background_path, rivals.parts_path",
+}
 
 
 def cache() -> Path:
@@ -76,7 +87,9 @@ def locate(name: str, path: str | Path | None = None) -> Path:
     if file.is_file():
         return file
     where = f"the configured path {file} does not exist" if path else f"{file} does not exist"
+    key = f": {KEYS[name]}, as the script has them" if name in KEYS else ""
     raise FileNotFoundError(
         f"The weights {name!r} are missing: {where}. Run `python scripts/fetch_weights.py {name}`, which fetches them "
-        f"or says where to get them, or set the path of a local copy in the config."
+        f"or says where to get them; or put a copy at {cache() / FILES[name]}, where all scripts look, or set the key "
+        f"of its path{key}."
     )
