@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.baselines.pose_optimization import PoseOptimizationConfig
@@ -75,8 +76,8 @@ class SweepReportConfig:
 class InvertConfig:
     """scripts/invert.py: photos to saved inversions."""
 
-    input: str = ""  # an image, or a folder of them
-    camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
+    input: str = ""  # an image, or a folder or zip of them, subfolders included
+    camera: Any = ""  # a file of labels (dataset.json), a folder or zip with one, or 25 numbers: a list or a text
     regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
     output: str = "output"
     run: str = ""  # a trained run below `runs`, or a shipped one; empty: the three files below
@@ -90,6 +91,8 @@ class InvertConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.camera, str):
+            self.camera = ",".join(map(str, self.camera))
         if not self.input or bool(self.camera) == bool(self.regressor_path):
             raise ValueError(
                 "input and one of camera and regressor_path must be given, for example input=photo.png "

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
 from goae.runs.evaluate import evaluate
-from goae.runs.invert import invert, read_cameras
+from goae.runs.invert import find_images, invert, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import check_splits, run_inverter
@@ -320,6 +321,30 @@ def test_numbers_of_any_length_are_a_camera() -> None:
     c = yaw_label(0.123456789, canonical_label())[0]
     text = ",".join(f"{number:.20f}" for number in c.tolist())
     assert len(text) > 255 and torch.equal(read_cameras(text, ["a.png"])[0], c)
+
+
+def test_numbers_may_be_a_list_or_a_quoted_text() -> None:
+    c = yaw_label(0.25, canonical_label())[0]
+    text = ",".join(map(str, c.tolist()))
+    for given in (f"camera=[{text}]", f'camera="{text}"'):
+        made = composed_as(InvertConfig, "input=a.png", "run=any", given, name="invert")
+        assert torch.equal(read_cameras(made.camera, ["a.png"])[0], c)
+
+
+def test_images_of_data_sets_are_found_with_their_cameras(tmp_path: Path, tiny_data: Path) -> None:
+    images = PosedImages(tiny_data, 32)
+    with zipfile.ZipFile(tiny_data) as archive:
+        archive.extractall(tmp_path)
+    for path in (tiny_data, tmp_path):
+        pictures = find_images(path)
+        assert [picture.name for picture in pictures] == images.names
+        assert pictures[0].open().size == (32, 32)
+        assert torch.equal(torch.stack(read_cameras(str(path), images.names)), images.labels)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no dataset\.json"):
+        read_cameras(str(tmp_path), images.names)
+    with pytest.raises(FileNotFoundError, match="neither an image nor a folder or zip"):
+        find_images(tmp_path / "none")
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
