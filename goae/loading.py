@@ -18,6 +18,7 @@ from goae.models.goae import preset as named_preset
 from goae.models.latent_inverter import LatentEncoder
 from goae.models.storage import Stored, is_stored, read_model, restore, save_model
 from goae.states import load_strictly
+from goae.weights import find
 
 
 def load_inverter(
@@ -42,17 +43,22 @@ def load_inverter(
     Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned.
     """
     if not isinstance(generator, TriPlaneGenerator):
-        generator = checkpoint.load(generator)
+        generator = read_generator(generator)
     encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
-    afa, trained_with = _refiner(Path(refiner), allow_unexpected)
+    afa, trained_with = _refiner(find(refiner), allow_unexpected)
     config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
     goae = GOAE(generator, encoding, afa, config)
     return Inverter(goae.to(device or next(generator.parameters()).device))
 
 
+def read_generator(path: str | Path) -> TriPlaneGenerator:
+    """A stored generator, published .pkl or our .safetensors, a published one also from the cache; on the CPU."""
+    return checkpoint.load(find(path))
+
+
 def load_encoder(path: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:
     """GOAE's encoder from its file, released or our own; arguments and errors as in `load_inverter`."""
-    path = Path(path)
+    path = find(path)
     if not is_stored(path):
         with Uninitialized():
             encoder = Encoder(EncoderConfig(), generator.num_ws, generator.config.w_dim)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from eg3d import checkpoint
 from eg3d.generator import TriPlaneGenerator
 from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 
+from goae.loading import read_generator
 from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
 from goae.models.latent_inverter import Coded, LatentInverter, View
 from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
@@ -54,7 +54,7 @@ def load_rival(
     Raises: FileNotFoundError; ValueError if a file does not fit, or IDE-3D's encoder comes without a parser.
     """
     if not isinstance(generator, TriPlaneGenerator):
-        generator = checkpoint.load(generator)
+        generator = read_generator(generator)
     stored = read_model(encoder)
     if stored.name not in RIVALS:
         raise ValueError(f"{encoder} holds a {stored.name}; expected one of {', '.join(RIVALS)}")

@@ -4,7 +4,14 @@ from goae.build.baselines import BASELINES, build_baseline, build_pose_opt, code
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
 from goae.build.measuring import build_between, build_meters, build_reference, networks_settings
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
-from goae.build.networks import build_goae, build_networks, build_parser, build_parts, build_rival
+from goae.build.networks import (
+    build_goae,
+    build_networks,
+    build_parser,
+    build_parts,
+    build_rival,
+    published_backbone,
+)
 from goae.build.perception import Perception, build_background, build_features, build_identity, build_perception
 from goae.build.stages import (
     build_background_depth,
@@ -13,7 +20,7 @@ from goae.build.stages import (
     build_refiner_stage,
     build_schedule,
     build_stats,
-    default_stats_path,
+    stats_path,
 )
 
 __all__ = [
@@ -48,8 +55,9 @@ __all__ = [
     "build_schedule",
     "build_stats",
     "codes_of",
-    "default_stats_path",
     "for_training",
     "load_generator",
     "networks_settings",
+    "published_backbone",
+    "stats_path",
 ]

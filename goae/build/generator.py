@@ -1,27 +1,36 @@
 """The generator, and what is trained beside or on it."""
 
 import torch
-from eg3d import checkpoint
 from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import GeneratorConfig, TriPlaneGenerator
 
 from goae.camera.regressor import CameraRegressor
-from goae.config import CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.config import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.loading import read_generator
 from goae.models.sampling import with_samples
 from goae.training.adversarial import MINIBATCH_GROUP
 
 
 def build_generator(config: RunConfig) -> TriPlaneGenerator:
-    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes."""
-    if config.paths.generator:
-        return load_generator(config.paths.generator, config.generator)
+    """The frozen generator of `paths.generator`, or one with random weights of the configured sizes where it says so.
+
+    Raises: ValueError if it is empty.
+    """
+    path = config.paths.generator
+    if not path:
+        raise ValueError(
+            "paths.generator is empty; give the file of a trained generator, for example "
+            f"paths.generator=weights/ffhqrebalanced512-128.pkl, or paths.generator={RANDOM} for untrained weights"
+        )
+    if path != RANDOM:
+        return load_generator(path, config.generator)
     torch.manual_seed(config.seed)
     return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
 
 
 def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
     """A stored generator, frozen. Raises: ValueError if its sizes are not those of the configuration."""
-    generator = checkpoint.load(path)
+    generator = read_generator(path)
     names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
     differ = [n for n in names if getattr(generator.config, n) != getattr(sizes, n)]
     if differ:

@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
 
@@ -21,7 +20,7 @@ from goae.evaluation.runner import Method
 from goae.evaluation.timing import Steps, goae_steps
 from goae.extractors.lpips import LPIPS
 from goae.inversion import Inverter
-from goae.loading import load_encoder, load_inverter
+from goae.loading import load_encoder, load_inverter, read_generator
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentInverter
 from goae.models.storage import read_model
@@ -68,7 +67,7 @@ class Given:
     @cached_property
     def generator(self) -> TriPlaneGenerator:
         """The frozen generator, which all methods share."""
-        return checkpoint.load(self.weights.generator).to(self.device).eval().requires_grad_(False)
+        return read_generator(self.weights.generator).to(self.device).eval().requires_grad_(False)
 
     @cached_property
     def generator_hash(self) -> str:

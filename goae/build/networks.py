@@ -16,7 +16,9 @@ from goae.models.goae import GOAE
 from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
 from goae.models.latent_inverter import LatentInverter
 from goae.models.published import load_backbone, load_trunk
-from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder
+from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
+from goae.models.swin import SwinConfig
+from goae.weights import find
 
 PARSERS: dict[str, tuple[Callable[[str | None], FaceParser | MiniPerception | Segmenter], int]] = {
     "parser": (FaceParser, CLASSES),
@@ -30,13 +32,22 @@ def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
     torch.manual_seed(config.seed + 1)
     encoder = Encoder(config.encoder, num_ws=generator.num_ws, w_dim=generator.config.w_dim)
     if config.paths.backbone:
-        load_backbone(encoder.swin_model, config.paths.backbone)
+        load_backbone(encoder.swin_model, find(config.paths.backbone))
     return GOAE(generator, encoder, AFA(config.afa), config.goae)
 
 
 def build_networks(config: TrainConfig, generator: TriPlaneGenerator, device: torch.device) -> LatentInverter:
     """The untrained networks of `method` around `generator`; `device` is that of the networks they only use."""
     return build_goae(config, generator) if config.method == "goae" else build_rival(config, generator, device)
+
+
+def published_backbone(config: TrainConfig) -> str:
+    """The catalogue's name of the weights that fit the encoder's backbone, for `paths.backbone`; empty: none do."""
+    if config.method == "goae":
+        return "swin" if config.encoder.backbone == SwinConfig() else ""
+    published = RivalConfig()
+    fits = (config.rival.widths, config.rival.units) == (published.widths, published.units)
+    return "arcface" if fits else ""
 
 
 def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch.device) -> LatentInverter:
@@ -55,7 +66,7 @@ def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch
         encoder = PSPEncoder(*sizes)
     if config.paths.backbone:
         pyramid = encoder.texture if isinstance(encoder, IDE3DEncoder) else encoder.pyramid
-        load_trunk(pyramid.trunk, config.paths.backbone)
+        load_trunk(pyramid.trunk, find(config.paths.backbone))
     return LatentInverter(generator, encoder)
 
 

@@ -18,17 +18,20 @@ from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import CanonicalStats
 from goae.training.encoder_stage import EncoderStage, Schedule
 from goae.training.refiner_stage import RefinerStage
+from goae.weights import find
 
 
 def build_stats(config: TrainConfig, generator: TriPlaneGenerator) -> CanonicalStats:
     """The canonical statistics of the generator in hand."""
-    path = Path(config.paths.canonical_stats or default_stats_path(config))
+    path = stats_path(config)
     return CanonicalStats.load(path, generator)
 
 
-def default_stats_path(config: TrainConfig) -> Path:
-    """Beside the generator, `<stem>-canonical.safetensors`."""
-    generator = Path(config.paths.generator)
+def stats_path(config: TrainConfig) -> Path:
+    """`paths.canonical_stats`; where it is empty, beside the generator, `<stem>-canonical.safetensors`."""
+    if config.paths.canonical_stats:
+        return Path(config.paths.canonical_stats).expanduser()
+    generator = find(config.paths.generator)
     return generator.with_name(f"{generator.stem}-canonical.safetensors")
 
 

@@ -21,13 +21,18 @@ from goae.config.jobs import (
     SweepReportConfig,
 )
 from goae.config.protocols import ProtocolConfig, TablesConfig
-from goae.config.training import CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.config.training import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
 
-# What may change between two starts of the same run: how long it goes on, what it reports, and where it runs.
+# What may change between two starts of the same run: how long it goes on, what it reports, where it runs, and where
+# files lie whose absence only means another place.
 FREE = (
     *("stage", "device", "num_devices", "renderer_checkpointing", "logging", "data.workers"),
     *("validation.batch_size", "distribution.batch_size"),
+    *("paths.runs", "paths.canonical_stats"),
+    *("perception.lpips_path", "perception.identity_path", "perception.background_path"),
 )
+# Files that may have moved; whether there is one may not change.
+MOVABLE = ("paths.generator", "paths.encoder", "paths.backbone", "data.train", "data.validation", "data.test")
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 # What on the command line needs a plugin of the extra `sweep`, by the plugin's module.
 PLUGINS = {
@@ -100,14 +105,14 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
 
 
 def claim_run(config: RunConfig) -> None:
-    """Store the configuration in the run folder, or check that the run that is there was started with it.
+    """Store the configuration in the run folder, or check that what has been trained there was started with it.
 
-    Raises: ValueError listing each key that differs, except those that may change (steps, logging, device).
+    Raises: ValueError listing each key that differs, except those that may change (steps, logging, device, places).
     """
     path = config.run_dir / "config.yaml"
-    if path.exists():
+    if path.exists() and has_trained(config.run_dir):
         stored, current = flatten(to_plain(load_run(config.run_dir, type(config)))), flatten(to_plain(config))
-        differ = [k for k in sorted(stored | current) if stored.get(k) != current.get(k) and not _free(k, config)]
+        differ = [k for k in sorted(stored | current) if not _same(k, stored.get(k), current.get(k), config)]
         if differ:
             lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
             raise ValueError(
@@ -118,6 +123,12 @@ def claim_run(config: RunConfig) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
     partial.replace(path)
+
+
+def has_trained(run_dir: Path) -> bool:
+    """Whether a run folder holds a checkpoint or a stage's weights; those of step 0, `-best`, are not trained yet."""
+    weights = [path for path in run_dir.glob("*.safetensors") if not path.stem.endswith("-best")]
+    return bool(weights) or any(run_dir.glob("checkpoints/*/step-*.pt"))
 
 
 def load_run(run_dir: Path, schema: type[C]) -> C:
@@ -145,6 +156,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def _same(key: str, stored: Any, current: Any, config: RunConfig) -> bool:
+    """Whether a run that was started with one value may go on with the other."""
+    moved = key in MOVABLE and {stored, current}.isdisjoint(("", RANDOM))
+    return stored == current or moved or _free(key, config)
 
 
 def _free(key: str, config: RunConfig) -> bool:

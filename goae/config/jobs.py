@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.baselines.pose_optimization import PoseOptimizationConfig
@@ -34,7 +35,7 @@ class EvaluateConfig:
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
-    identity: str = ""  # identity network of the metric; empty: the run's own
+    identity: str = ""  # identity network of the metric; empty: the run's own; none: without
     identity_path: str = ""
     shipped: str = ""  # folder of an encoder and a refiner for the same generator, measured beside the run; empty: none
 
@@ -61,7 +62,7 @@ class SweepReportConfig:
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
-    identity: str = ""  # identity network of the metric; empty: the runs' own
+    identity: str = ""  # identity network of the metric; empty: the runs' own; none: without
     identity_path: str = ""
     output: str = ""  # of the page, the CSV beside it; empty: <runs>/<name>.html
 
@@ -75,8 +76,8 @@ class SweepReportConfig:
 class InvertConfig:
     """scripts/invert.py: photos to saved inversions."""
 
-    input: str = ""  # an image, or a folder of them
-    camera: str = ""  # a file of labels (dataset.json or label.json), or 25 numbers separated by commas
+    input: str = ""  # an image, or a folder or zip of them, subfolders included
+    camera: Any = ""  # a file of labels (dataset.json), a folder or zip with one, or 25 numbers: a list or a text
     regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
     output: str = "output"
     run: str = ""  # a trained run below `runs`, or a shipped one; empty: the three files below
@@ -90,6 +91,8 @@ class InvertConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.camera, str):
+            self.camera = ",".join(map(str, self.camera))
         if not self.input or bool(self.camera) == bool(self.regressor_path):
             raise ValueError(
                 "input and one of camera and regressor_path must be given, for example input=photo.png "
@@ -244,8 +247,8 @@ class BenchConfig:
     update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int = 0  # 0: PyTorch's default
-    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml; no generator: random weights
-    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator="])
+    # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml
+    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator=random"])
     mini: list[str] = field(default_factory=lambda: ["experiment=mini"])
     prior: list[str] = field(default_factory=list)
 

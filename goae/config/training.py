@@ -25,6 +25,7 @@ METHODS = ("goae", "psp", "e4e", "ide3d")
 PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
+RANDOM = "random"  # as paths.generator: weights drawn by the seed
 SHIPPED_RUNS = "goae/assets/mini/runs"  # of scripts/ship_run.py
 
 
@@ -33,7 +34,7 @@ class PathsConfig:
     """Where files lie; relative paths start from the current folder."""
 
     runs: str = "runs"
-    generator: str = ""  # .pkl as published, or .safetensors; empty: random weights of the sizes in `generator`
+    generator: str = ""  # .pkl as published, or .safetensors; random: new weights of these sizes, for tests and timing
     encoder: str = ""  # stage 1's weights, of another run; empty: this run's own
     backbone: str = ""  # where the encoder starts: ImageNet weights in timm's naming; rivals: IR-SE50; empty: random
     canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator

@@ -20,7 +20,7 @@ class Source(Protocol):
 
 def open_source(path: str | Path) -> Source:
     """A folder or zip as a source. Raises: FileNotFoundError, or ValueError if it is neither."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():

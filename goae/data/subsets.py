@@ -142,33 +142,67 @@ def mead_entries(
     return entries, {"persons": len(moments), "persons_with_enough_frames": len(enough), "unmatched": unmatched}
 
 
+def ffhq_entries(
+    posed: Sequence[str], *, num: int, mirror_suffix: str, seed: int
+) -> tuple[dict[str, list[Entry]], dict[str, int]]:
+    """Splits train and val, which holds out `num` images; mirrored copies as in `split_entries`.
+
+    Raises: ValueError if no image is left to train on, or none was asked for.
+    """
+    originals, copy_of = mirrored(posed, mirror_suffix)
+    if not 0 < num < len(originals):
+        raise ValueError(f"{num} of {len(originals)} images with a camera label cannot be held out; change --num")
+    return split_entries(originals, copy_of, {"val": num}, seed)
+
+
 def afhq_entries(
     posed: Sequence[str], *, mirror_suffix: str, seed: int
 ) -> tuple[dict[str, list[Entry]], dict[str, int]]:
-    """Splits train, val and test at 8:1:1 of the images; mirrored copies follow theirs into train and are else dropped.
+    """Splits train, val and test at 8:1:1 of the images; mirrored copies as in `split_entries`.
 
-    Args:
-        mirror_suffix: end of the stem of a mirrored copy; empty: there are none.
-    Raises: ValueError for fewer than three images, or a copy without its original.
+    Raises: ValueError for fewer than three images.
     """
-    copies = {n for n in posed if mirror_suffix and PurePosixPath(n).stem.endswith(mirror_suffix)}
-    originals = [n for n in posed if n not in copies]
+    originals, copy_of = mirrored(posed, mirror_suffix)
     if len(originals) < 3:
         raise ValueError(f"{len(originals)} images cannot be split in three; expected at least 3 with a camera label")
+    tenth = max(1, round(len(originals) / 10))
+    return split_entries(originals, copy_of, {"test": tenth, "val": tenth}, seed)
+
+
+def mirrored(posed: Sequence[str], suffix: str) -> tuple[list[str], dict[str, str]]:
+    """Images that are no mirrored copies, sorted, and the copy of each that has one.
+
+    Args:
+        suffix: end of the stem of a mirrored copy; empty: there are none.
+    Raises: ValueError for a copy without its original.
+    """
+    copies = {n for n in posed if suffix and PurePosixPath(n).stem.endswith(suffix)}
+    originals = set(posed) - copies
     copy_of: dict[str, str] = {}
-    for copy in copies:
+    for copy in sorted(copies):
         path = PurePosixPath(copy)
-        original = path.with_name(path.stem.removesuffix(mirror_suffix) + path.suffix).as_posix()
+        original = path.with_name(path.stem.removesuffix(suffix) + path.suffix).as_posix()
         if original not in originals:
             raise ValueError(f"{copy} is a mirrored copy of {original}, which is not there; check --mirror-suffix")
         copy_of[original] = copy
-    tenth = max(1, round(len(originals) / 10))
-    order = [sorted(originals)[i] for i in np.random.RandomState(seed).permutation(len(originals))]
-    parts = {"test": order[:tenth], "val": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
-    parts["train"] += [copy_of[n] for n in parts["train"] if n in copy_of]
-    splits = {split: [Entry(n, n, {}) for n in sorted(parts[split])] for split in ("train", "val", "test")}
-    dropped = len(copies) - sum(n in copies for n in parts["train"])
-    return splits, {"originals": len(originals), "mirrored_copies_dropped": dropped}
+    return sorted(originals), copy_of
+
+
+def split_entries(
+    originals: Sequence[str], copy_of: Mapping[str, str], held_out: Mapping[str, int], seed: int
+) -> tuple[dict[str, list[Entry]], dict[str, int]]:
+    """The held-out splits, drawn in the order of their sizes, and `train`, the rest; counts for the manifest.
+
+    Mirrored copies follow theirs into train and are else dropped.
+    """
+    order = [originals[i] for i in np.random.RandomState(seed).permutation(len(originals))]
+    parts: dict[str, list[str]] = {}
+    for split, num in held_out.items():
+        parts[split], order = order[:num], order[num:]
+    kept = [copy_of[n] for n in order if n in copy_of]
+    parts["train"] = order + kept
+    splits = {split: [Entry(n, n, {}) for n in sorted(names)] for split, names in parts.items()}
+    return splits, {"originals": len(originals), "mirrored_copies_dropped": len(copy_of) - len(kept)}
 
 
 def write_set(

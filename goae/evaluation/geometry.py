@@ -125,7 +125,8 @@ class DepthFolder:
         if not any(self.path.rglob("*.npz")):
             raise FileNotFoundError(
                 f"there is no depth map in {self.path}: expected <image name>.npz with `depth` (H, W), NaN outside of "
-                "the face, for the images of the data set; set metrics.geometry_path, or metrics.geometry=none"
+                "the face, for the images of the data set; set pseudo_depth.input_view= or "
+                "pseudo_depth.novel_view= to the folder that holds them, or metrics.geometry=none"
             )
         self.factor = 1.0 if sign == "distance" else -1.0
 

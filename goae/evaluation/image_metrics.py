@@ -73,14 +73,14 @@ def identity_similarity(image: Tensor, target: Tensor, embed: Embed) -> Tensor:
     return (embed(image) * embed(target)).sum(1)
 
 
-def image_metrics(image: Tensor, target: Tensor, *, lpips: Distance, embed: Embed) -> dict[str, Tensor]:
-    """All of the above, clamped to the displayable range first: name -> (B,)."""
+def image_metrics(image: Tensor, target: Tensor, *, lpips: Distance, embed: Embed | None) -> dict[str, Tensor]:
+    """All of the above, clamped to the displayable range first: name -> (B,); without `embed` no `id`."""
     image = image.clamp(-1, 1)
-    return {
+    values = {
         "mse": mse(image, target),
         "psnr": psnr(image, target),
         "ssim": ssim(image, target),
         "ms_ssim": ms_ssim(image, target),
         "lpips": lpips(image, target),
-        "id": identity_similarity(image, target, embed),
     }
+    return values if embed is None else values | {"id": identity_similarity(image, target, embed)}

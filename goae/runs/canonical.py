@@ -13,7 +13,7 @@ from goae.training.canonical import canonical_statistics
 
 def canonical_stats(config: TrainConfig) -> Path:
     """Sample W_c and write the statistics where training looks for them; a stopped run goes on where it was."""
-    path = Path(config.paths.canonical_stats or build.default_stats_path(config))
+    path = build.stats_path(config)
     generator = build.build_generator(config).to(device_of(config))
     background = build.build_background(config.perception, device_of(config))
     partial = path.with_name(path.name + ".partial")

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.cameras import canonical_label
 from torch import Tensor, nn
 
 from goae import build
 from goae.config import FiguresConfig
 from goae.inversion import Inverter
+from goae.loading import read_generator
 from goae.models.goae import GOAE
 from goae.runs.inversion_figures import available, chosen, open_run, write
 from goae.runs.setup import device_of, run_inverter
@@ -22,7 +22,7 @@ TREE_DEPTH = 2
 
 def generator_diagram(config: FiguresConfig) -> Path:
     """Fig. 2: from z and p to planes, image and depth."""
-    generator = checkpoint.load(config.generator_path).to(device_of(config))
+    generator = read_generator(config.generator_path).to(device_of(config))
     z, c = torch.zeros(1, generator.config.z_dim), canonical_label()
     with torch.inference_mode():
         ws = generator.mapping(z.to(generator.w_avg), c.to(generator.w_avg))

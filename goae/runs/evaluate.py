@@ -111,18 +111,19 @@ def read_samples(run: TrainConfig, num_images: int) -> list[dict[str, Any]]:
 
 
 def build_metrics(config: EvaluateConfig, run: TrainConfig) -> Metrics:
-    """Image metrics at the run's loss resolution, with its perceptual network and the identity network asked for."""
+    """Image metrics at the run's loss resolution, with its perceptual network and the identity network asked for.
+
+    Raises: ValueError if the run has no perceptual network.
+    """
     device = device_of(run)
     perception = build.build_perception(run.perception, device)
-    embed = perception.embed
+    identity = perception.embed
     if config.identity:
-        embed = build.build_identity(config.identity, config.identity_path, device)
-    if perception.lpips is None or embed is None:
-        raise ValueError(
-            "Evaluation needs a perceptual and an identity network, but the run has perception.lpips or "
-            "perception.identity set to none; name an identity network with identity=NAME"
-        )
-    lpips, identity = perception.lpips, embed
+        named = config.identity != "none"
+        identity = build.build_identity(config.identity, config.identity_path, device) if named else None
+    lpips = perception.lpips
+    if lpips is None:
+        raise ValueError("Evaluation needs a perceptual network, but the run has perception.lpips=none")
 
     def measure(image: Tensor, target: Tensor) -> dict[str, Tensor]:
         image, target = (pooled(x.to(device), run.data.loss_resolution) for x in (image, target))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
 from rich.console import Console
@@ -18,6 +17,7 @@ from goae.config import FiguresConfig
 from goae.evaluation.conditions import CONDITIONS, Measured, heads_under, latents, measure_heads
 from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
+from goae.loading import read_generator
 from goae.runs.diagram_figures import DIAGRAM_FIGURES
 from goae.runs.edit_figures import EDIT_FIGURES
 from goae.runs.inversion_figures import CATS, INVERSION_FIGURES
@@ -49,7 +49,7 @@ def list_figures(config: FiguresConfig) -> str:
 
 def canonical_study(config: FiguresConfig) -> Path:
     """Fig. 3: one z under the pose conditions left, front and right; section `canonical` of the numbers."""
-    generator = checkpoint.load(config.generator_path).to(device_of(config))
+    generator = read_generator(config.generator_path).to(device_of(config))
     found = measure_conditions(config, generator)
     records = {name: condition_record(found[name], found["front"], name) for name in CONDITIONS}
     path = Path(config.output) / "figure-3.png"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from eg3d import checkpoint
 from eg3d.cameras import join_label, pose_from_angles, split_label
 from eg3d.rendering.rays import rays
 from torch import Tensor
@@ -18,6 +17,7 @@ from goae.config import FiguresConfig, PerceptionConfig, TrainConfig, find_run, 
 from goae.data.datasets import PosedImages
 from goae.evaluation.runner import Method, reconstruct
 from goae.inversion import Inverter
+from goae.loading import read_generator
 from goae.models.occlusion import dense_depth, seen_points, surface_points
 from goae.runs.setup import device_of, finished_stages, run_encoder, run_inverter
 from goae.viz.grid import depth_picture
@@ -171,7 +171,7 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
             )
         perception = PerceptionConfig("alex", config.networks.lpips_path, identity="none", background="depth")
         lpips = build.build_perception(perception, device_of(config)).lpips
-        generator = checkpoint.load(config.generator_path).to(device_of(config))
+        generator = read_generator(config.generator_path).to(device_of(config))
         if source == "pose_opt":
             goae = run_encoder(open_run(config, config.ours)).goae
             return build.build_pose_opt(config.optimisers, generator, lpips, encode=build.codes_of(goae))

@@ -1,9 +1,12 @@
 """Invert photos from the command line."""
 
+import io
 import json
 import math
 import os
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from eg3d.cameras import check_label
@@ -12,6 +15,8 @@ from torch import Tensor
 
 from goae.camera.regressor import estimate_camera, load_regressor
 from goae.config import InvertConfig, TrainConfig, find_run, load_run
+from goae.data.datasets import IMAGE_SUFFIXES
+from goae.data.sources import FolderSource, Source, open_source
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
@@ -19,8 +24,18 @@ from goae.runs.setup import run_inverter
 from goae.training.preview import yaw_label
 from goae.viz.grid import depth_picture, save_grid, to_uint8
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
+
+
+class Picture(NamedTuple):
+    """An image by its name in a folder or zip."""
+
+    source: Source
+    name: str
+
+    def open(self) -> Image.Image:
+        """The image. Raises: OSError if it is none."""
+        return Image.open(io.BytesIO(self.source.read(self.name)))
 
 
 def invert(config: InvertConfig) -> Path:
@@ -33,41 +48,59 @@ def invert(config: InvertConfig) -> Path:
     pictures = find_images(Path(config.input))
     labels = find_cameras(config, pictures, inverter.device)
     output = Path(config.output)
-    for path, c in zip(pictures, labels, strict=True):
-        inversion = _invert_one(inverter, path, c, output / path.stem)
+    for picture, c in zip(pictures, labels, strict=True):
+        folder = output / PurePosixPath(picture.name).with_suffix("")
+        inversion = _invert_one(inverter, picture, c, folder)
         for label, delta in deltas.items():
             edited = inverter.edit(inversion, delta)
             images = torch.cat([inverter.reconstruct(edited).image, *five_views(inverter, edited)])
-            save_grid(images, output / path.stem / f"edit-{label}.png", columns=1 + len(YAWS))
-        print(output / path.stem)
+            save_grid(images, folder / f"edit-{label}.png", columns=1 + len(YAWS))
+        print(folder)
     return output
 
 
-def find_images(path: Path) -> list[Path]:
-    """One image, or all images of a folder by name."""
-    if path.is_file():
-        return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+def find_images(path: Path) -> list[Picture]:
+    """One image, or all images of a folder or zip and its subfolders, by name."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        return [Picture(FolderSource(path.parent), path.name)]
+    found: list[Picture] = []
+    if path.exists():
+        source = open_source(path)
+        found = [Picture(source, n) for n in source.names() if PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise FileNotFoundError(
-            f"input={path} is neither an image nor a folder that holds {', '.join(SUFFIXES)} files; give one of them"
+            f"input={path} is neither an image nor a folder or zip that holds {', '.join(IMAGE_SUFFIXES)} files; give "
+            f"one of them"
         )
     return found
 
 
-def find_cameras(config: InvertConfig, pictures: list[Path], device: torch.device) -> list[Tensor]:
+def find_cameras(config: InvertConfig, pictures: list[Picture], device: torch.device) -> list[Tensor]:
     """A label (25,) for each image: read, or estimated from the image alone."""
     if not config.regressor_path:
-        return read_cameras(config.camera, [path.name for path in pictures])
+        return read_cameras(config.camera, [picture.name for picture in pictures])
     regressor = load_regressor(config.regressor_path, device)
-    return [estimate_camera(Image.open(path), regressor)[0] for path in pictures]
+    return [estimate_camera(picture.open(), regressor)[0] for picture in pictures]
+
+
+def read_labels(camera: str) -> str:
+    """The text of a label file, or of the dataset.json in a folder or zip.
+
+    Raises: FileNotFoundError if there is none in it.
+    """
+    if os.path.isfile(camera) and not zipfile.is_zipfile(camera):
+        return Path(camera).read_text()
+    try:
+        return open_source(camera).read("dataset.json").decode()
+    except KeyError:
+        raise FileNotFoundError(f"camera={camera} holds no dataset.json; give a file of labels") from None
 
 
 def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
-    """A label (25,) for each image: from 25 numbers for all, or a JSON file with a list of [name, 25 numbers]."""
-    if not os.path.isfile(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
+    """A label (25,) for each image: from 25 numbers for all, or of a JSON file with a list of [name, 25 numbers]."""
+    if not os.path.exists(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
         return [parse_numbers(camera)] * len(names)
-    content = json.loads(Path(camera).read_text())
+    content = json.loads(read_labels(camera))
     if not isinstance(content, dict) or "labels" not in content:
         raise ValueError(
             f"{camera} has no key `labels`; expected EG3D's dataset.json: a list of [file name, 25 numbers]"
@@ -112,11 +145,11 @@ def _inverter(config: InvertConfig) -> Inverter:
     )
 
 
-def _invert_one(inverter: Inverter, path: Path, c: Tensor, folder: Path) -> Inversion:
+def _invert_one(inverter: Inverter, picture: Picture, c: Tensor, folder: Path) -> Inversion:
     try:
-        inversion = inverter.invert(Image.open(path), c)
+        inversion = inverter.invert(picture.open(), c)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be inverted: {error}") from error
+        raise ValueError(f"{picture.name} in {picture.source.path} cannot be inverted: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     own = inverter.reconstruct(inversion)
     Image.fromarray(to_uint8(own.image[0])).save(folder / "reconstruction.png")

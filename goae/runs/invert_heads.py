@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
 from rich.console import Console
@@ -27,6 +26,7 @@ from goae.evaluation.intervals import mean_interval
 from goae.evaluation.records import update_section
 from goae.evaluation.runner import Method, Row, View, reconstruct, write_json, write_rows
 from goae.extractors.lpips import LPIPS
+from goae.loading import read_generator
 from goae.runs.setup import device_of, stack
 from goae.training.preview import shown_depth
 from goae.viz.grid import save_grid
@@ -42,7 +42,7 @@ def invert_heads(config: InvertHeadsConfig) -> Path:
     Codes are kept batch by batch in `codes/`, so that a stopped run loses one batch at most.
     """
     folder, device = Path(config.output), device_of(config)
-    generator = checkpoint.load(config.generator_path).to(device)
+    generator = read_generator(config.generator_path).to(device)
     images = PosedImages(config.test, generator.config.image_resolution, extras=("depth", "parts"))
     num = min(config.num_images or len(images), len(images))
     batches = [

@@ -1,4 +1,4 @@
-"""What the scripts that draw the paper's test sets share: arguments, and how a set is written."""
+"""What the scripts that draw the paper's sets share: arguments, and how a set is written."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,27 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--resolution", type=int, default=512, help="side that every crop must have")
     parser.add_argument("--radius", type=float, default=2.7, help="distance of every camera; 0: not checked")
     return parser
+
+
+def split_parser(description: str | None, *, out: str) -> argparse.ArgumentParser:
+    """The same for scripts that split a set; `out` is the folder of the zips unless another is given."""
+    parser = argument_parser(description)
+    parser.add_argument("--mirror-suffix", default="_mirror", help="end of a mirrored copy's stem; empty: none")
+    parser.add_argument("--out", default=out, help="folder of the zips")
+    return parser
+
+
+def prepare_splits(
+    name: str,
+    download: Download,
+    splits: Mapping[str, Sequence[Entry]],
+    counts: Mapping[str, int],
+    args: argparse.Namespace,
+) -> None:
+    """Write each split of the set `name` to `<out>/<split>.zip`."""
+    for split, entries in splits.items():
+        settings = {"set": name, "split": split, "seed": args.seed, **counts}
+        prepare(download, entries, Path(args.out) / f"{split}.zip", settings, args)
 
 
 def prepare(

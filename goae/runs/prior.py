@@ -22,7 +22,7 @@ from goae.evaluation.distribution import (
 )
 from goae.evaluation.image_metrics import mse, psnr
 from goae.extractors.lpips import LPIPS
-from goae.runs.setup import launch, open_batches, open_images, stack, unfinished
+from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, unfinished
 from goae.training.adversarial import AdversarialStage
 from goae.training.loop import Evaluate, FitConfig, fit, split_slots, sum_over_ranks
 from goae.training.phases import Stage
@@ -44,12 +44,14 @@ def train_prior(config: PriorConfig) -> Path:
     if fabric.is_global_zero:
         claim_run(config)
     fabric.barrier()
+    fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
+    todo = unfinished(config, fits)
+    check_splits({name: fits[name] for name in todo}, fabric.world_size)
     lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
     tracker = Tracker(config.run_dir, config.logging, active=fabric.is_global_zero, settings=to_plain(config))
-    fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
     stage: Stage
-    for name in unfinished(config, fits):
+    for name in todo:
         if name == "warm_start":
             stage, evaluate = warm_start(config, held_out, lpips, fabric)
         else:

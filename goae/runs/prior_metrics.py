@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.generator import TriPlaneGenerator
 from rich.console import Console
 from rich.progress import Progress
@@ -17,6 +16,7 @@ from goae.evaluation.distribution import Features, distances, generated_features
 from goae.evaluation.records import update_section
 from goae.evaluation.results import file_hash
 from goae.evaluation.runner import write_json
+from goae.loading import read_generator
 from goae.runs.setup import device_of
 from goae.training.tracking import read_metrics
 
@@ -28,14 +28,14 @@ def prior_metrics(config: PriorMetricsConfig) -> Path:
     device, weights = device_of(config), Path(config.weights)
     seen = config.images_seen or images_seen(weights)
     features = build.build_features(config.distribution, device)
-    generator = checkpoint.load(weights).to(device)
+    generator = read_generator(weights).to(device)
     images = PosedImages(config.images, generator.config.image_resolution)
     real = features_of(images, config, features, device)
     made_from = files_of(config) | {"num_generated": config.distribution.num_samples, "num_real": len(real)}
     found = compare(config, generator, images, features, real)
     for name in ("warm_start", "previous"):
         if path := getattr(config, name):
-            other = compare(config, checkpoint.load(path).to(device), images, features, real)
+            other = compare(config, read_generator(path).to(device), images, features, real)
             found |= {f"{distance}_{name}": value for distance, value in other.items()}
     others, reference = real_sides(config, images, features, real, device)
     found |= {f"{distance}_floor": value for distance, value in distances(others, reference).items()}

@@ -12,6 +12,7 @@ from goae.data.datasets import PosedImages
 from goae.evaluation.protocols import People, Task, draw_subset, input_view_tasks, novel_view_tasks
 from goae.evaluation.results import file_hash, images_hash
 from goae.runs.setup import trained
+from goae.weights import find
 
 PEOPLE = ("person", "expression", "view")
 
@@ -80,7 +81,7 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     if run.method != name:
         raise ValueError(f"rivals.{name} is {path}, which is a run of method={run.method}")
     own = config.generator_path or load_run(find_run(config.runs, config.run), TrainConfig).paths.generator
-    if file_hash(Path(own)) != file_hash(Path(run.paths.generator)):
+    if file_hash(find(own)) != file_hash(find(run.paths.generator)):
         raise ValueError(
             f"rivals.{name} is {path}, which was trained on the generator {run.paths.generator}, but {own} is "
             "measured; codes mean nothing to another generator"

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,25 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def measured_columns(summaries: Iterable[dict[str, Any]]) -> list[str]:
+    """The columns that every method of all summaries has, in their order: without identity where no network fits."""
+    methods = [values for summary in summaries for values in summary["methods"].values()]
+    return [column for column in COLUMN_FORMATS if all(column in values for values in methods)]
+
+
 def summary_table(summary: dict[str, Any]) -> str:
     """The means of all methods, best first column the method."""
-    header = ["method", *(heading for heading, _ in COLUMN_FORMATS.values())]
+    columns = measured_columns([summary])
+    header = ["method", *(COLUMN_FORMATS[column][0] for column in columns)]
     rows = [
-        [LABELS[name], *(format(values[column], style) for column, (_, style) in COLUMN_FORMATS.items())]
+        [LABELS[name], *(format(values[column], COLUMN_FORMATS[column][1]) for column in columns)]
         for name, values in summary["methods"].items()
     ]
     count = summary["methods"]["w_avg"]["num_images"]
+    loss = ", which the training loss uses too" if "id" in columns else ""
     note = (
-        f"Means over {count} images. MSE and PSNR on [-1, 1]; LPIPS-AlexNet; identity: {summary['identity']} network, "
-        f"which the training loss uses too; time: median seconds to invert and reconstruct one image, "
+        f"Means over {count} images. MSE and PSNR on [-1, 1]; LPIPS-AlexNet; identity: {summary['identity']}{loss}; "
+        f"time: median seconds to invert and reconstruct one image, "
         f"{', '.join(summary['devices'])}, {summary['threads']} threads."
     )
     return table(header, rows, note)

@@ -15,7 +15,8 @@ from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
 from goae.training import checkpoint
-from goae.training.loop import FitConfig
+from goae.training.loop import FitConfig, split_slots
+from goae.weights import find
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -73,13 +74,25 @@ def unfinished(config: StagedConfig, fits: dict[str, FitConfig]) -> list[str]:
     return [name for name, fit in fits.items() if config.stage in ("all", name) and not finished(name, fit.steps)]
 
 
+def check_splits(fits: dict[str, FitConfig], num_processes: int) -> None:
+    """Check that the processes can share the micro-batches of every stage, before the first of them is trained.
+
+    Raises: ValueError naming the stage.
+    """
+    for name, fit in fits.items():
+        try:
+            split_slots(fit, 0, num_processes)
+        except ValueError as error:
+            raise ValueError(f"stage `{name}`: {error}") from None
+
+
 def trained(config: TrainConfig, name: str) -> Path:
     """The weights that stage `name` left in the run folder; those of `paths.encoder` where the run starts from them.
 
     Raises: FileNotFoundError if the stage has not finished.
     """
     if name == "encoder" and config.paths.encoder:
-        path = run_file(config.paths.encoder)
+        path = run_file(str(find(config.paths.encoder)))
         if not path.exists():
             raise FileNotFoundError(
                 f"paths.encoder {path} does not exist: the run {config.run_dir} starts from stage 1 of another run. "

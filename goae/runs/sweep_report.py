@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from goae.config import EvaluateConfig, SweepReportConfig, TrainConfig, load_run
 from goae.runs.evaluate import evaluate
-from goae.runs.report import COLUMN_FORMATS, LABELS, read_summary
+from goae.runs.report import COLUMN_FORMATS, LABELS, measured_columns, read_summary
 from goae.runs.setup import finished_stages
 from goae.training.tracking import read_metrics
 from goae.viz.curves import overlaid_png
@@ -47,8 +47,9 @@ def read_cells(config: SweepReportConfig) -> list[Cell]:
     folders = sorted(path.parent for path in Path(config.runs).glob(f"{config.pattern}/config.yaml"))
     if not folders:
         raise FileNotFoundError(
-            f"no run matches {Path(config.runs) / config.pattern}; train them with `python scripts/train.py -m "
-            f"experiment=... sweep=...`, or give another pattern=GLOB"
+            f"no run matches {Path(config.runs) / config.pattern}; set experiment_name to the experiment of the sweep "
+            f"(now {config.experiment_name}), or pattern=GLOB, or train its runs with `python scripts/train.py -m "
+            f"experiment=NAME sweep=NAME`"
         )
     cells: dict[str, list[TrainConfig]] = {}
     for folder in folders:
@@ -78,7 +79,7 @@ def cell_rows(cell: Cell, summaries: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for method in measured[0]:
         row: dict[str, Any] = {"cell": cell.name, "method": method, "seeds": len(cell.runs)}
-        for column in COLUMN_FORMATS:
+        for column in measured_columns(summaries.values()):
             values = [found[method][column] for found in measured]
             row[column] = fmean(values)
             row[f"{column}_std"] = stdev(values) if len(values) > 1 else None  # one seed has no spread
@@ -97,18 +98,19 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
 def rows_table(rows: list[dict[str, Any]], summaries: dict[str, Any]) -> str:
     """The rows as they stand on the page."""
-    header = ["run", "method", "seeds", *(heading for heading, _ in COLUMN_FORMATS.values())]
+    columns = measured_columns(summaries.values())
+    header = ["run", "method", "seeds", *(COLUMN_FORMATS[column][0] for column in columns)]
     lines = []
     for row in rows:
         line = [row["cell"], LABELS[row["method"]], str(row["seeds"])]
-        for column, (_, style) in COLUMN_FORMATS.items():
-            spread = row[f"{column}_std"]
+        for column in columns:
+            spread, style = row[f"{column}_std"], COLUMN_FORMATS[column][1]
             line.append(format(row[column], style) + ("" if spread is None else f" ± {format(spread, style)}"))
         lines.append(line)
     any_summary = next(iter(summaries.values()))
     note = (
         f"Mean ± standard deviation (n − 1) over the seeds of each run's mean over its images; without ± there is one "
-        f"seed. Identity: {any_summary['identity']} network. Times are comparable only where the machine was the same: "
+        f"seed. Identity: {any_summary['identity']}. Times are comparable only where the machine was the same: "
         f"{', '.join(any_summary['devices'])}."
     )
     return table(header, lines, note)

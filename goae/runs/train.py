@@ -1,5 +1,6 @@
 """Train the stages of a run."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,17 @@ from goae.models.afa import AFA
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.storage import read_model
-from goae.runs.setup import launch, open_batches, open_images, stack, trained, unfinished
+from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, trained, unfinished
 from goae.states import load_strictly
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker, read_metrics
+from goae.weights import FILES
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
 
+log = logging.getLogger(__name__)
 NUM_PREVIEWS = 4
 
 
@@ -38,6 +41,9 @@ def train(config: TrainConfig) -> Path:
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
+    if "encoder" in todo and fabric.is_global_zero:
+        warn_of_random_backbone(config)
+    check_splits({name: fit_config(config, name) for name in todo}, fabric.world_size)
     generator = build.for_training(config, build.build_generator(config))
     goae = build.build_networks(config, generator, fabric.device)
     perception = build.build_perception(config.perception, fabric.device)
@@ -59,6 +65,19 @@ def train(config: TrainConfig) -> Path:
         fit_stage(config, stage, goae, perception, fabric, tracker)
     tracker.close()
     return config.run_dir
+
+
+def warn_of_random_backbone(config: TrainConfig) -> None:
+    """Say so where the encoder starts from random weights although published ones fit its backbone."""
+    name = build.published_backbone(config)
+    if name and not config.paths.backbone:
+        log.warning(
+            "paths.backbone is empty, so the encoder starts from random weights. For published ones run `python "
+            "scripts/fetch_weights.py %s --accept-licence`, which fetches them or says where to get them, and set "
+            "paths.backbone=weights/%s",
+            name,
+            FILES[name],
+        )
 
 
 def fit_stage(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eg3d import checkpoint
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
 from rich.console import Console
@@ -19,6 +18,7 @@ from goae.editing.interfacegan import Direction, draw_heads, fit_direction, fron
 from goae.editing.scores import read_codes, read_scores, write_codes, write_pictures
 from goae.evaluation.runner import write_json
 from goae.extractors.mini import MiniPerception
+from goae.loading import read_generator
 from goae.runs.setup import device_of
 from goae.viz.sheet import sheet
 
@@ -31,7 +31,7 @@ def train_directions(config: DirectionsConfig) -> Path:
 
     Returns: the folder written.
     """
-    generator = checkpoint.load(config.generator_path).to(device_of(config))
+    generator = read_generator(config.generator_path).to(device_of(config))
     if config.export:
         return export_heads(config, generator)
     network = None if config.scores else MiniPerception(config.network_path or None).to(generator.w_avg.device)

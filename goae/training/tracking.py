@@ -42,6 +42,8 @@ class Tracker:
             self.run = wandb.init(
                 project=config.wandb_project,
                 name=run_dir.name,
+                id=run_dir.name,
+                resume="allow" if config.wandb == "online" else None,  # offline, wandb has nothing to look up
                 dir=run_dir,
                 mode=config.wandb,  # type: ignore[arg-type]
                 config=settings,

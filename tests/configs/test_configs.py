@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from goae.config import (
     METHODS,
+    RANDOM,
     CameraConfig,
     EvaluateConfig,
     InvertConfig,
@@ -38,6 +39,7 @@ CAMERAS = [name for name in EXPERIMENTS if name.endswith("camera")]  # of script
 def test_every_experiment_composes(experiment: str, preset_name: str) -> None:
     made = config(f"experiment={experiment}", f"preset={preset_name}")
     assert made.run == f"{experiment}-seed0"
+    assert made.paths.generator and (made.paths.generator == RANDOM) == (experiment == "tiny")
     assert made.afa.variant == preset_name
     if not experiment.startswith("mini"):  # whose masks have sizes of their own
         assert made.goae == preset(preset_name)
@@ -147,6 +149,7 @@ def test_every_camera_regressor_composes(experiment: str) -> None:
     assert made.run == f"{experiment}-seed0"
     assert made.regressor.sphere.pivot == made.generator.avg_camera_pivot
     assert made.regressor.resolution <= made.generator.image_resolution == made.data.resolution
+    assert (made.paths.generator == RANDOM) == experiment.startswith("tiny")
 
 
 def test_the_mini_prior_is_the_default_and_goes_over_a_bridge() -> None:
@@ -209,8 +212,10 @@ def test_evaluate_wants_a_run() -> None:
 
 
 def claimed(tmp_path: Path, *overrides: str) -> TrainConfig:
+    """A run that has trained."""
     made = config("experiment=tiny", f"paths.runs={tmp_path}", *overrides)
     claim_run(made)
+    (made.run_dir / "encoder.safetensors").touch()
     return made
 
 
@@ -240,11 +245,39 @@ def test_a_changed_configuration_stops_with_the_difference(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "free", ["stages.encoder.fit.steps=9", "device=auto", "logging.wandb=offline", "stage=encoder", "data.workers=1"]
+    "free",
+    [
+        *("stages.encoder.fit.steps=9", "device=auto", "logging.wandb=offline", "stage=encoder", "data.workers=1"),
+        *("paths.canonical_stats=b.safetensors", "perception.identity_path=b.pth", "data.train=b.zip"),
+    ],
 )
-def test_steps_logging_and_device_may_change(tmp_path: Path, free: str) -> None:
+def test_steps_logging_device_and_places_may_change(tmp_path: Path, free: str) -> None:
     claimed(tmp_path)
     claimed(tmp_path, free)
+
+
+def test_files_may_move_but_not_come_or_go(tmp_path: Path) -> None:
+    claimed(tmp_path, "paths.generator=a.pkl")
+    made = claimed(tmp_path, "paths.generator=b.pkl")
+    assert load_run(made.run_dir, TrainConfig).paths.generator == "b.pkl"
+    refused = {"paths.generator=random": "'b.pkl' in the run, 'random' now", "paths.backbone=c": "'' in the run"}
+    for given, told in refused.items():
+        with pytest.raises(ValueError, match=told):
+            claimed(tmp_path, "paths.generator=b.pkl", given)
+
+
+def test_a_start_that_left_nothing_trained_does_not_claim_the_name(tmp_path: Path) -> None:
+    """Nor do the weights of step 0; a checkpoint does."""
+    first = config("experiment=tiny", f"paths.runs={tmp_path}")
+    claim_run(first)
+    (first.run_dir / "encoder-best.safetensors").touch()
+    other = config("experiment=tiny", f"paths.runs={tmp_path}", "stages.encoder.bg=1.0")
+    claim_run(other)
+    assert load_run(first.run_dir, TrainConfig).stages.encoder.bg == 1.0
+    (first.run_dir / "checkpoints/encoder").mkdir(parents=True)
+    (first.run_dir / "checkpoints/encoder/step-000000002.pt").touch()
+    with pytest.raises(ValueError, match=r"stages\.encoder\.bg"):
+        claim_run(first)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

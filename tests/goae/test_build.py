@@ -1,5 +1,6 @@
 """Every rival is built in every world, in the sizes of its generator."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from goae import build
 from goae.config import METHODS, TrainConfig
 from goae.extractors.bisenet import BiSeNet
 from goae.extractors.mini_network import NUM_PARTS
+from goae.runs.train import warn_of_random_backbone
 from goae.weights import FILES
 
 OTHERS = ("prior", "camera")  # experiments of other scripts than train.py
@@ -61,3 +63,41 @@ def test_parsers_are_chosen_by_name(cache: Path, monkeypatch: pytest.MonkeyPatch
         build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=segmenter"), cpu)
     with pytest.raises(ValueError, match=r"rival\.parts is 'none'"):
         build.build_parser(composed_as(TrainConfig, "experiment=mini", "rival.parts=none"), cpu)
+
+
+def test_a_generator_is_read_from_the_cache_and_its_statistics_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = composed_as(TrainConfig, "experiment=ffhq")
+    for read in (build.build_generator, build.stats_path):
+        with pytest.raises(FileNotFoundError, match=r"ffhqrebalanced512-128 --accept-licence"):
+            read(config)
+    (tmp_path / "ffhqrebalanced512-128.pkl").write_bytes(b"no pickle")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        build.build_generator(config)
+    assert build.stats_path(config) == tmp_path / "ffhqrebalanced512-128-canonical.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["experiment=ffhq"], "fetch_weights.py swin .*paths.backbone=weights/swinv2_base"),
+        (["experiment=afhq_cat", "method=psp"], "fetch_weights.py arcface .*paths.backbone=weights/model_ir_se50.pth"),
+        (["experiment=ffhq", "paths.backbone=own.pth"], ""),
+        (["experiment=mini"], ""),
+        (["experiment=tiny", "method=e4e"], ""),
+    ],
+)
+def test_a_random_backbone_is_warned_of_where_published_weights_fit(
+    given: list[str], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_random_backbone(composed_as(TrainConfig, *given))
+    assert re.search(told, caplog.text) and bool(caplog.text) == bool(told)
+
+
+def test_random_weights_of_a_generator_are_asked_for_by_name() -> None:
+    assert build.build_generator(composed_as(TrainConfig, "experiment=tiny")).config.image_resolution == 32
+    with pytest.raises(ValueError, match=r"paths\.generator is empty.*paths\.generator=random"):
+        build.build_generator(composed_as(TrainConfig, "experiment=tiny", "paths.generator="))

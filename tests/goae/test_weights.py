@@ -1,10 +1,14 @@
 """Where pretrained files are looked for."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from goae import weights
+from goae.config import CheckMetersConfig, EvaluateConfig, PerceptionConfig, RivalsConfig
+from goae.evaluation.distribution import DistributionConfig
+from goae.evaluation.measuring import MetricsConfig
 from goae.fetching.catalogue import ASSETS
 
 
@@ -23,7 +27,8 @@ def test_a_configured_path_wins_over_the_cache(tmp_path: Path, empty_cache: Path
 
 
 def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"python scripts/fetch_weights.py arcface"):
+    told = r"python scripts/fetch_weights.py arcface.*cache/model_ir_se50.pth.*metrics\.identity_path"
+    with pytest.raises(FileNotFoundError, match=told):
         weights.locate("arcface")
     with pytest.raises(FileNotFoundError, match=r"configured path .*elsewhere.pth does not exist"):
         weights.locate("arcface", tmp_path / "elsewhere.pth")
@@ -36,6 +41,20 @@ def test_a_configured_path_that_is_missing_does_not_fall_back_to_the_cache(tmp_p
         weights.locate("alex", tmp_path / "elsewhere")
 
 
+def test_published_files_are_found_by_name_in_the_cache(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"fetch_weights.py ffhqrebalanced512-128 --accept-licence"):
+        weights.find("weights/ffhqrebalanced512-128.pkl")
+    empty_cache.mkdir()
+    (empty_cache / "ffhqrebalanced512-128.pkl").touch()
+    assert weights.find("weights/ffhqrebalanced512-128.pkl") == empty_cache / "ffhqrebalanced512-128.pkl"
+    (tmp_path / "ffhqrebalanced512-128.pkl").touch()
+    assert weights.find("~/ffhqrebalanced512-128.pkl") == tmp_path / "ffhqrebalanced512-128.pkl"
+    assert weights.find("~/other.pkl") == tmp_path / "other.pkl"
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="no pretrained file is called 'alexnet'"):
         weights.locate("alexnet")
@@ -44,6 +63,17 @@ def test_unknown_names_are_refused() -> None:
 def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOAE_CACHE")
     assert weights.cache() == Path.home() / ".cache" / "goae"
+
+
+def test_the_keys_of_every_network_that_is_located_exist() -> None:
+    fields = {f"perception.{f.name}" for f in dataclasses.fields(PerceptionConfig)}
+    fields |= {f"networks.{f.name}" for f in dataclasses.fields(PerceptionConfig)}
+    fields |= {f"metrics.{f.name}" for f in dataclasses.fields(MetricsConfig)}
+    fields |= {f"distribution.{f.name}" for f in dataclasses.fields(DistributionConfig)}
+    fields |= {f"rivals.{f.name}" for f in dataclasses.fields(RivalsConfig)}
+    fields |= {f.name for schema in (EvaluateConfig, CheckMetersConfig) for f in dataclasses.fields(schema)}
+    named = {key for keys in weights.KEYS.values() for key in keys.split(", ")}
+    assert named <= fields
 
 
 def test_every_name_is_catalogued_and_has_its_own_file() -> None:

@@ -1,4 +1,4 @@
-"""The three data scripts on stand-ins: what is drawn, what is written, and what is missing."""
+"""The data scripts on stand-ins: what is drawn, what is written, and what is missing."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import pytest
 from standins import write_crops
 
 from goae.data.datasets import PosedImages
-from goae.data.subsets import afhq_entries, celebahq_test, draw, mead_entries
+from goae.data.subsets import afhq_entries, celebahq_test, draw, ffhq_entries, mead_entries
 from goae.evaluation.protocols import People, novel_view_tasks
 from scripts import run_script
 
@@ -154,6 +154,23 @@ def test_afhq_splits_and_keeps_mirrored_copies_out_of_the_tests(tmp_path: Path, 
         afhq_entries(["a.png", "b.png", "c.png", "d_mirror.png"], mirror_suffix="_mirror", seed=0)
     with pytest.raises(ValueError, match="cannot be split"):
         afhq_entries(["a.png", "b.png"], mirror_suffix="", seed=0)
+
+
+def test_ffhq_holds_images_out_by_the_seed(tmp_path: Path, run: Run) -> None:
+    names = [f"00000/img{i:08d}{end}.png" for i in range(8) for end in ("", "_mirror")]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE)
+    arguments = ["--images", crops, "--out", tmp_path / "ffhq", "--num", 3]
+    run("prepare_ffhq", *arguments)
+    train, val = (set(PosedImages(tmp_path / "ffhq" / f"{split}.zip", SIDE).names) for split in ("train", "val"))
+    assert (len(train), len(val)) == (10, 3) and not any("_mirror" in name for name in val)
+    held_out = {name.removesuffix(".png") for name in val}
+    assert not any(name.removesuffix(".png").removesuffix("_mirror") in held_out for name in train)
+    manifest = json.loads((tmp_path / "ffhq" / "val.manifest.json").read_text())
+    assert (manifest["set"], manifest["num_images"], manifest["mirrored_copies_dropped"]) == ("ffhq", 3, 3)
+    assert "complete already" in run("prepare_ffhq", *arguments)
+    assert "seed is 0 there, 1 now" in run("prepare_ffhq", *arguments, "--seed", 1, fails=True)
+    with pytest.raises(ValueError, match="2 of 2 images with a camera label cannot be held out"):
+        ffhq_entries(["a.png", "b.png"], num=2, mirror_suffix="", seed=0)
 
 
 def test_draws_depend_on_the_seed_alone() -> None:

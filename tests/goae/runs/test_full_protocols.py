@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def weights(folder: Path) -> list[str]:
     """Files of all networks; the overrides that name them."""
-    config = composed_as(TrainConfig, "experiment=ffhq", "paths.generator=")
+    config = composed_as(TrainConfig, "experiment=ffhq", "paths.generator=random")
     write_generator(config.generator, folder / "generator.safetensors")
     torch.manual_seed(1)
     save_encoder(Encoder(config.encoder, num_ws=14, w_dim=512), folder / "encoder.safetensors")

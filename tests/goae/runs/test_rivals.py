@@ -13,7 +13,7 @@ from goae.config import EvaluateConfig, TrainConfig
 from goae.extractors import lpips
 from goae.models.goae import GOAE
 from goae.runs.evaluate import evaluate
-from goae.runs.report import report
+from goae.runs.report import report, summary_table
 from goae.runs.setup import run_encoder, run_inverter
 from goae.runs.train import train
 from goae.training.tracking import read_metrics
@@ -74,6 +74,16 @@ def test_two_steps_and_two_are_four_and_the_run_is_measured(world: World, method
     assert summary["methods"]["w_avg"]["mse"] != summary["methods"][method]["mse"]
     page = report(config).read_text()
     assert page.count("data:image/png;base64,") == 2  # one grid, one chart
+
+
+def test_without_an_identity_network_identity_is_left_out(world: World) -> None:
+    whole = tiny(world, "psp", "run=faceless", "stages.encoder.fit.steps=0")
+    train(whole)
+    config = EvaluateConfig(run=whole.run, runs=str(world.folder), batch_size=12, timing_images=1)
+    summary = json.loads(evaluate(config).read_text())
+    assert summary["identity"] == "none"
+    assert all("id" not in values and values["lpips"] >= 0 for values in summary["methods"].values())
+    assert "ID ↑" not in summary_table(summary) and "LPIPS" in summary_table(summary)
 
 
 def test_a_rival_has_no_second_stage(world: World) -> None:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,17 +25,19 @@ from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
 from goae.runs.evaluate import evaluate
-from goae.runs.invert import invert, read_cameras
+from goae.runs.invert import find_images, invert, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
-from goae.runs.setup import run_inverter
+from goae.runs.setup import check_splits, run_inverter
 from goae.runs.ship_run import ship_run
 from goae.runs.train import train
+from goae.training.loop import FitConfig
 from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
 from goae.viz.grid import to_uint8
 
 ROOT = Path(__file__).parents[3]
+ONE_PROCESS = {"is_global_zero": True, "barrier": lambda: None}  # what starting a run asks of Fabric
 
 
 @pytest.fixture(scope="session")
@@ -266,6 +270,22 @@ def test_messages_are_one_paragraph(world: dict[str, str], tmp_path: Path) -> No
     assert "stepz" in text and "Traceback" not in text
 
 
+def test_batches_that_processes_cannot_share_are_named_before_training() -> None:
+    fits = {"encoder": FitConfig(batch_size=12, micro_batch=3), "refiner": FitConfig(batch_size=2)}
+    check_splits(fits, 1)
+    with pytest.raises(ValueError, match=r"stage `refiner`: 1 micro-batches.*4 processes"):
+        check_splits(fits, 4)
+
+
+def test_a_stage_to_come_is_checked_before_the_first(
+    world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(world, f"paths.runs={tmp_path}", "stages.refiner.fit.micro_batch=4")
+    monkeypatch.setattr("goae.runs.train.launch", lambda config: SimpleNamespace(world_size=2, **ONE_PROCESS))
+    with pytest.raises(ValueError, match="stage `refiner`: 1 micro-batches"):
+        train(config)
+
+
 def test_an_unwritable_run_folder_is_named(world: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -280,7 +300,7 @@ def test_a_generator_of_other_sizes_is_refused(world: dict[str, str], tmp_path: 
 def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_path: Path) -> None:
     stats = Path(world["generator"]).with_name("warm_start-canonical.safetensors")
     with pytest.raises(ValueError, match="were made for a generator with hash"):
-        train(tiny(world, f"paths.runs={tmp_path}", "run=x", "paths.generator=", f"paths.canonical_stats={stats}"))
+        train(tiny(world, f"paths.runs={tmp_path}", "paths.generator=random", f"paths.canonical_stats={stats}"))
 
 
 @pytest.mark.parametrize(
@@ -301,6 +321,30 @@ def test_numbers_of_any_length_are_a_camera() -> None:
     c = yaw_label(0.123456789, canonical_label())[0]
     text = ",".join(f"{number:.20f}" for number in c.tolist())
     assert len(text) > 255 and torch.equal(read_cameras(text, ["a.png"])[0], c)
+
+
+def test_numbers_may_be_a_list_or_a_quoted_text() -> None:
+    c = yaw_label(0.25, canonical_label())[0]
+    text = ",".join(map(str, c.tolist()))
+    for given in (f"camera=[{text}]", f'camera="{text}"'):
+        made = composed_as(InvertConfig, "input=a.png", "run=any", given, name="invert")
+        assert torch.equal(read_cameras(made.camera, ["a.png"])[0], c)
+
+
+def test_images_of_data_sets_are_found_with_their_cameras(tmp_path: Path, tiny_data: Path) -> None:
+    images = PosedImages(tiny_data, 32)
+    with zipfile.ZipFile(tiny_data) as archive:
+        archive.extractall(tmp_path)
+    for path in (tiny_data, tmp_path):
+        pictures = find_images(path)
+        assert [picture.name for picture in pictures] == images.names
+        assert pictures[0].open().size == (32, 32)
+        assert torch.equal(torch.stack(read_cameras(str(path), images.names)), images.labels)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no dataset\.json"):
+        read_cameras(str(tmp_path), images.names)
+    with pytest.raises(FileNotFoundError, match="neither an image nor a folder or zip"):
+        find_images(tmp_path / "none")
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from PIL import Image
 from goae.camera.regressor import estimate_camera, load_regressor
 from goae.config import CameraConfig, InvertConfig
 from goae.data.datasets import PosedImages
-from goae.runs.invert import find_cameras
+from goae.runs.invert import find_cameras, find_images
 from goae.runs.train_camera import pose_labels, train_camera
 from goae.training import checkpoint
 from goae.training.tracking import read_metrics
+
+CPU = torch.device("cpu")
 
 
 def config(folder: Path, *more: str) -> CameraConfig:
@@ -58,12 +60,12 @@ def test_photos_without_labels_are_inverted_from_its_estimates(whole: Path, tmp_
         Image.fromarray(one).save(path)
     file = whole / "camera.safetensors"
     found = find_cameras(
-        InvertConfig(input=str(tmp_path), regressor_path=str(file), run="any"), paths, torch.device("cpu")
+        InvertConfig(input=str(tmp_path), regressor_path=str(file), run="any"), find_images(tmp_path), CPU
     )
     expected = estimate_camera(pixels.numpy(), load_regressor(file))
     assert torch.allclose(torch.stack(found), expected, atol=1e-5)
     front = InvertConfig(input=str(tmp_path), camera=",".join(map(str, expected[0].tolist())), run="any")
-    assert torch.allclose(find_cameras(front, paths, torch.device("cpu"))[1], expected[0])
+    assert torch.allclose(find_cameras(front, find_images(tmp_path), CPU)[1], expected[0])
 
 
 @pytest.mark.parametrize("cameras", [{}, {"camera": "a.json", "regressor_path": "b.safetensors"}])

@@ -1,6 +1,7 @@
 """Where numbers go: JSON lines that survive a kill, pictures, wandb without a network."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,14 @@ def test_progress_shows_the_newest_numbers(tmp_path: Path, capsys: pytest.Captur
     one.advance(0)
     one.finish()
     assert "encoder" in capsys.readouterr().err
+
+
+def test_a_resumed_run_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("wandb.init", lambda **given: asked.append(given))
+    for mode in ("online", "online", "offline"):
+        Tracker(tmp_path / "mini-seed0", LoggingConfig(wandb=mode, progress=False), active=True)
+    assert [(given["id"], given["resume"]) for given in asked] == [("mini-seed0", "allow")] * 2 + [("mini-seed0", None)]
 
 
 def test_wandb_works_offline(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Hold validation images out of FFHQ: train and val zips in EG3D's format, each with a manifest.
+
+    python scripts/prepare_ffhq.py --images FFHQ_512.zip --out data/ffhq
+
+FFHQ_512.zip, or a folder, is what EG3D's data preparation makes of FFHQ: 512² crops and dataset.json with their
+cameras. A mirrored copy, told by --mirror-suffix, follows its original into train and is left out of val.
+"""
+
+from goae.data.subsets import Download, ffhq_entries
+from goae.errors import one_paragraph
+from goae.runs.prepare import prepare_splits, split_parser
+
+
+def main() -> None:
+    parser = split_parser(__doc__, out="data/ffhq")
+    parser.add_argument("--num", type=int, default=1000, help="images to hold out")
+    args = parser.parse_args()
+    with one_paragraph():
+        download = Download(args.images)
+        found = ffhq_entries(download.posed, num=args.num, mirror_suffix=args.mirror_suffix, seed=args.seed)
+        prepare_splits("ffhq", download, *found, args)
+
+
+if __name__ == "__main__":
+    main()
