@@ -37,14 +37,16 @@ def build_between(name: str, config: CheckMetersConfig, images: Tensor) -> Betwe
 
 def build_meters(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
     """What measures; a missing file raises FileNotFoundError that names the command to run."""
-    independent = beside = None
+    identity = independent = beside = None
+    if config.identity != "none":
+        identity = build_identity(config.identity, config.identity_path, device)
     if config.identity_independent != "none":
         independent = build_identity(config.identity_independent, config.identity_independent_path, device)
     if config.features_beside != "none":
         beside = build_features(DistributionConfig(config.features_beside, config.features_beside_path), device)
     return Networks(
         LPIPS(config.lpips, config.lpips_path or None).to(device),
-        build_identity(config.identity, config.identity_path, device),
+        identity,
         independent,
         build_features(DistributionConfig(config.features, config.features_path), device),
         beside,

@@ -20,7 +20,7 @@ class MetricsConfig:
 
     lpips: str = "alex"  # alex | vgg
     lpips_path: str = ""
-    identity: str = "arcface"  # arcface | face_resnet | facenet | mini: the one that the training loss uses
+    identity: str = "arcface"  # arcface | face_resnet | facenet | mini: the one that the training loss uses; or none
     identity_path: str = ""
     identity_independent: str = "facenet"  # the same choices, or none: one that no loss uses
     identity_independent_path: str = ""
@@ -46,7 +46,7 @@ class Networks:
     """What measures; None where the configuration says `none`."""
 
     lpips: Distance
-    identity: Embed
+    identity: Embed | None
     identity_independent: Embed | None
     features: Features
     features_beside: Features | None
@@ -64,11 +64,12 @@ class Measures:
     def columns(self) -> list[str]:
         """Names of the numbers, in order."""
         optional = {
+            "id": self.networks.identity,
             "id_independent": self.networks.identity_independent,
             "geo": self.networks.reference,
             "depth": self.networks.true_depth or None,
         }
-        found = ["mse", "psnr", "ssim", "ms_ssim", "lpips", "id"]
+        found = ["mse", "psnr", "ssim", "ms_ssim", "lpips"]
         return found + [name for name, given in optional.items() if given is not None]
 
     def __call__(self, view: View, target: Mapping[str, Any]) -> dict[str, Tensor]:

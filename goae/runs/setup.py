@@ -86,6 +86,15 @@ def check_splits(fits: dict[str, FitConfig], num_processes: int) -> None:
             raise ValueError(f"stage `{name}`: {error}") from None
 
 
+def check_order(config: TrainConfig, todo: list[str]) -> None:
+    """Raises: ValueError if stage 1 would go on although stage 2 was begun on what it had become."""
+    if "encoder" in todo and checkpoint.newest(config.run_dir / "checkpoints" / "refiner") is not None:
+        raise ValueError(
+            f"stage 1 of {config.run_dir} is to be trained further, but its stage 2 was begun on the encoder as it is. "
+            f"Give the longer training another name with run=NAME, or delete checkpoints/refiner and refiner* there"
+        )
+
+
 def trained(config: TrainConfig, name: str) -> Path:
     """The weights that stage `name` left in the run folder; those of `paths.encoder` where the run starts from them.
 

@@ -14,7 +14,7 @@ from goae.models.afa import AFA
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.storage import read_model
-from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, trained, unfinished
+from goae.runs.setup import check_order, check_splits, launch, open_batches, open_images, stack, trained, unfinished
 from goae.states import load_strictly
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
@@ -43,6 +43,7 @@ def train(config: TrainConfig) -> Path:
         return config.run_dir
     if "encoder" in todo and fabric.is_global_zero:
         warn_of_random_backbone(config)
+    check_order(config, todo)
     check_splits({name: fit_config(config, name) for name in todo}, fabric.world_size)
     generator = build.for_training(config, build.build_generator(config))
     goae = build.build_networks(config, generator, fabric.device)

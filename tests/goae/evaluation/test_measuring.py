@@ -1,5 +1,6 @@
 """What is measured of a shown image: at which size, against what, and what a render that is not finite leaves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_perfect_render() -> None:
         assert found[name] == pytest.approx([expected] * 2, abs=1e-6), name
     assert list(found) == measures().columns
     assert measures(full=False).columns == ["mse", "psnr", "ssim", "ms_ssim", "lpips", "id"]
+
+
+def test_without_an_identity_network_there_is_no_identity() -> None:
+    """As for cats, whose faces none of them knows."""
+    networks = replace(measures(full=False).networks, identity=None)
+    target = batch()
+    found = Measures(networks, resolution=SIDE, grid=8)(shown(target), target)
+    assert list(found) == ["mse", "psnr", "ssim", "ms_ssim", "lpips"]
 
 
 def test_images_are_compared_after_averaging() -> None:

@@ -277,6 +277,12 @@ def test_batches_that_processes_cannot_share_are_named_before_training() -> None
         check_splits(fits, 4)
 
 
+def test_stage_1_is_not_trained_further_below_a_stage_2(world: dict[str, str], trained: TrainConfig) -> None:
+    longer = tiny(world, "run=whole", f"stages.encoder.fit.steps={trained.stages.encoder.fit.steps + 1}")
+    with pytest.raises(ValueError, match=r"stage 1 of .* is to be trained further, .* delete checkpoints/refiner"):
+        train(longer)
+
+
 def test_a_stage_to_come_is_checked_before_the_first(
     world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
