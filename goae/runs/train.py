@@ -4,10 +4,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eg3d.checkpoint import generator_hash
 from torch import nn
 
 from goae import build
 from goae.config import TrainConfig, claim_run, to_plain
+from goae.evaluation.results import module_hash
 from goae.evaluation.validation import Validation
 from goae.loading import save_encoder, save_refiner
 from goae.models.afa import AFA
@@ -15,6 +17,7 @@ from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.storage import read_model
 from goae.runs.setup import check_order, check_splits, launch, open_batches, open_images, stack, trained, unfinished
+from goae.runs.sources import claim_sources
 from goae.states import load_strictly
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.phases import Stage
@@ -55,6 +58,7 @@ def train(config: TrainConfig) -> Path:
         settings=to_plain(config),
     )
     stage: Stage
+    sources = {"generator": generator_hash(generator)}
     for name in todo:
         if name == "encoder":
             stage = build.build_encoder_stage(config, goae, perception, fabric.device)
@@ -62,7 +66,11 @@ def train(config: TrainConfig) -> Path:
             assert isinstance(goae, GOAE)  # no other method has the stage
             path = trained(config, "encoder")
             load_strictly(goae.encoder, read_model(path).state, path)
+            sources["encoder"] = module_hash(goae.encoder)
             stage = build.build_refiner_stage(config, goae, perception, fabric.device)
+        if fabric.is_global_zero:
+            claim_sources(config.run_dir, name, sources)
+        fabric.barrier()
         fit_stage(config, stage, goae, perception, fabric, tracker)
     tracker.close()
     return config.run_dir

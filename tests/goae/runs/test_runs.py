@@ -30,6 +30,7 @@ from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import check_splits, run_inverter
 from goae.runs.ship_run import ship_run
+from goae.runs.sources import claim_sources
 from goae.runs.train import train
 from goae.training.loop import FitConfig
 from goae.training.preview import yaw_label
@@ -275,6 +276,16 @@ def test_batches_that_processes_cannot_share_are_named_before_training() -> None
     check_splits(fits, 1)
     with pytest.raises(ValueError, match=r"stage `refiner`: 1 micro-batches.*4 processes"):
         check_splits(fits, 4)
+
+
+def test_a_stage_goes_on_from_what_it_was_begun_on(tmp_path: Path) -> None:
+    claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "b" * 64})
+    claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "c" * 64})  # nothing was trained
+    (tmp_path / "checkpoints" / "refiner").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "refiner" / "step-000000002.pt").touch()
+    claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "c" * 64})
+    with pytest.raises(ValueError, match=r"begun on other weights \(encoder: c{12} then, b{12} now\)\. .* run=NAME"):
+        claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "b" * 64})
 
 
 def test_stage_1_is_not_trained_further_below_a_stage_2(world: dict[str, str], trained: TrainConfig) -> None:

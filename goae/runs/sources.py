@@ -1,0 +1,30 @@
+"""Which weights a stage was begun on, so that it does not go on with others: paths may move, contents may not."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from goae.training import checkpoint
+
+
+def claim_sources(run_dir: Path, stage: str, hashes: Mapping[str, str]) -> None:
+    """Note the hashes of what a stage starts from, or check that it goes on from the same.
+
+    Raises: ValueError naming what is another one.
+    """
+    path = run_dir / f"{stage}.sources.json"
+    if path.exists() and checkpoint.newest(run_dir / "checkpoints" / stage) is not None:
+        stored = json.loads(path.read_text())
+        differ = [name for name in sorted({*stored, *hashes}) if stored.get(name) != hashes.get(name)]
+        if differ:
+            told = "; ".join(
+                f"{n}: {stored.get(n, 'none')[:12]} then, {hashes.get(n, 'none')[:12]} now" for n in differ
+            )
+            raise ValueError(
+                f"stage `{stage}` of {run_dir} was begun on other weights ({told}). Give those back, or train under "
+                f"another name with run=NAME"
+            )
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dict(hashes), indent=1) + "\n")
+    partial.replace(path)
