@@ -3,7 +3,7 @@
 Not in the paper, whose data bring labels. Pose Opt. starts from its estimate (paper, App. B), and so does whoever has a
 photo without a label:
 
-    regressor = load_regressor("runs/mini_camera-seed0/camera.safetensors")
+    regressor = load_regressor("goae/assets/mini/camera.safetensors")
     c = estimate_camera(Image.open("head.png"), regressor)
     inversion = inverter.invert(Image.open("head.png"), c)
 

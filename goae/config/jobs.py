@@ -96,7 +96,7 @@ class InvertConfig:
         if not self.input or bool(self.camera) == bool(self.regressor_path):
             raise ValueError(
                 "input and one of camera and regressor_path must be given, for example input=photo.png "
-                "camera=dataset.json, or input=photo.png regressor_path=runs/mini_camera-seed0/camera.safetensors"
+                "camera=dataset.json, or input=photo.png regressor_path=goae/assets/mini/camera.safetensors"
             )
         if not self.run and not (self.generator_path and self.encoder_path and self.refiner_path):
             raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")

@@ -65,6 +65,7 @@ def figures(given: list[str], folder: Path, *more: str) -> FiguresConfig:
     config.edits = [EditConfig("Young", str(folder / "n.npy"), -1.0), EditConfig("Old", str(folder / "n.npy"))]
     config.refiners = {"w/ conv": "conv", "w/ AFA": "full"}
     config.compared = {"pSp-3D": "psp", "e4e-3D": "absent", "Pose Opt.": "pose_opt", "Ours": "full"}
+    config.optimisers.regressor = "absent/camera.safetensors"
     return config
 
 

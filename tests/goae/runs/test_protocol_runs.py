@@ -240,7 +240,7 @@ def test_what_could_not_be_measured_is_counted(tmp_path: Path, overrides: list[s
     [
         ("methods=[full,hfgi]", "methods has 'hfgi'; expected some of w_avg, w_plus, full, no_mix, psp"),
         ("methods=[e4e]", "methods has e4e, but rivals.e4e is empty"),
-        ("methods=[pose_opt]", "camera.safetensors"),
+        ("methods=[pose_opt] baselines.regressor=absent/camera.safetensors", "absent/camera.safetensors"),
         ("metrics.geometry=folder", "pseudo_depth names none"),
         ("metrics.geometry=stereo", "expected true, folder, mini or none"),
         ("metrics.features=vgg11", "distribution.features is 'vgg11'"),
@@ -248,7 +248,7 @@ def test_what_could_not_be_measured_is_counted(tmp_path: Path, overrides: list[s
 )
 def test_wrong_choices_are_named(override: str, named: str, tmp_path: Path, overrides: list[str]) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=named):
-        run_protocol(configured("eval_celebahq", tmp_path, overrides, override))
+        run_protocol(configured("eval_celebahq", tmp_path, overrides, *override.split()))
 
 
 def test_single_views_are_no_data_for_novel_views(tmp_path: Path, overrides: list[str]) -> None:
