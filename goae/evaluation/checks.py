@@ -118,6 +118,7 @@ def _difference(
 
 
 def uninformative(text: str, column: str) -> Check:
+    """A check that takes no part, since the column's meter cannot tell people apart."""
     return Check(text, None, f"{column}: its meter is uninformative on these images", counts=False)
 
 
@@ -172,4 +173,5 @@ def order(tables: Tables, number: int, methods: Sequence[str], column: str) -> C
 
 
 def mark(check: Check) -> str:
+    """How a check came out, in words."""
     return {True: "yes", False: "no", None: "undecided"}[check.holds] if check.counts else "takes no part"

@@ -46,12 +46,8 @@ class Job:
     images: PosedImages
     tasks: Sequence[Task]
     measures: Measures
+    widths: list[int]  # how many features the networks behind distances between sets have
     settings: dict[str, Any]  # of the first process alone
-
-    @property
-    def widths(self) -> list[int]:
-        """How many features the networks behind distances between sets have."""
-        return self.measures.widths(self.fabric.device)
 
     @property
     def columns(self) -> list[str]:
@@ -101,7 +97,7 @@ def open_job(config: ProtocolConfig, fabric: "Fabric") -> Job:
     shared = {}
     if fabric.is_global_zero:
         shared = settings_of(config, images, tasks, build.networks_settings(config.metrics, networks), fabric.device)
-    return Job(config, fabric, images, tasks, measures, shared)
+    return Job(config, fabric, images, tasks, measures, measures.widths(fabric.device), shared)
 
 
 def measure_real(job: Job) -> Results:
