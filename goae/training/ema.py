@@ -7,9 +7,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm
+
 
 class WeightAverage:
-    """Follows `module`: parameters are averaged, buffers are copied."""
+    """Follows `module`: parameters and BatchNorm's statistics are averaged, other buffers are copied.
+
+    Statistics of the module's own activations would not fit the averaged weights.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
@@ -19,8 +24,11 @@ class WeightAverage:
         """Move the average one step towards `module`; it keeps `decay` of itself."""
         for average, current in zip(self.module.parameters(), module.parameters(), strict=True):
             average.lerp_(current.detach(), 1 - decay)
-        for copied, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
-            copied.copy_(buffer)
+        for (name, kept), buffer in zip(self.module.named_buffers(), module.buffers(), strict=True):
+            if name.endswith(STATISTICS):
+                kept.lerp_(buffer, 1 - decay)
+            else:
+                kept.copy_(buffer)
 
     @contextmanager
     def lent_to(self, module: nn.Module) -> Iterator[None]:

@@ -80,15 +80,19 @@ def test_wrong_values_are_named(wrong: dict[str, object]) -> None:
         OptimizerConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_average_moves_parameters_and_copies_buffers() -> None:
+def test_average_moves_parameters_and_statistics_and_copies_other_buffers() -> None:
     module = nn.BatchNorm1d(2)
+    module.register_buffer("w_avg", torch.zeros(2))
     average = WeightAverage(module)
     with torch.no_grad():
         module.weight.fill_(5.0)
         module.running_mean.fill_(3.0)
+        module.num_batches_tracked.fill_(7)
+        module.w_avg.fill_(2.0)
     average.update(module, 0.75)
     assert torch.allclose(average.module.weight, torch.full((2,), 0.75 * 1 + 0.25 * 5))
-    assert torch.equal(average.module.running_mean, module.running_mean)
+    assert torch.allclose(average.module.running_mean, torch.full((2,), 0.25 * 3))
+    assert average.module.num_batches_tracked == 7 and torch.equal(average.module.w_avg, module.w_avg)
 
 
 def test_averaged_weights_are_lent_and_given_back() -> None:
