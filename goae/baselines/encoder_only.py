@@ -33,6 +33,10 @@ class EncoderOnly:
         """Render from cameras (B, 25)."""
         return self.goae.render(inversion.planes, inversion.ws, c.to(self._device))
 
+    def reconstruct(self, inversion: Coded) -> View:
+        """The view of the input camera, which `invert` has rendered."""
+        return inversion.view
+
     @property
     def _device(self) -> torch.device:
         return self.goae.generator.w_avg.device

@@ -2,7 +2,7 @@
 
 from goae.build.baselines import BASELINES, build_baseline, build_pose_opt, codes_of
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
-from goae.build.measuring import build_between, build_meters, build_reference, networks_settings
+from goae.build.measuring import build_between, build_meters, build_reference, chosen_metrics, networks_settings
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
 from goae.build.networks import (
     build_goae,
@@ -54,6 +54,7 @@ __all__ = [
     "build_rival",
     "build_schedule",
     "build_stats",
+    "chosen_metrics",
     "codes_of",
     "for_training",
     "load_generator",

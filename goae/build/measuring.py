@@ -74,9 +74,13 @@ def build_reference(config: MetricsConfig, folder: str, device: torch.device) ->
     raise ValueError(f"metrics.geometry is {config.geometry!r}; expected true, folder, mini or none")
 
 
+def chosen_metrics(config: MetricsConfig) -> dict[str, Any]:
+    """The choices without their paths."""
+    return {name: value for name, value in asdict(config).items() if not name.endswith("_path")}
+
+
 def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, Any]:
     """What the numbers depend on: the choices without their paths, and the hashes of what was found there."""
-    choices = {name: value for name, value in asdict(config).items() if not name.endswith("_path")}
     hashes = {}
     for name in ("lpips", "identity", "identity_independent", "features", "features_beside"):
         function = getattr(networks, name)
@@ -87,4 +91,4 @@ def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, An
         hashes["pseudo_depth_sha256"] = folder_hash(networks.reference.path)
     if config.geometry == "mini":
         hashes["pseudo_depth_sha256"] = module_hash(MiniPerception(config.geometry_path or None))
-    return choices | hashes
+    return chosen_metrics(config) | hashes

@@ -214,9 +214,12 @@ RunConfig = StagedConfig | CameraConfig
 
 
 def find_run(runs: str, name: str) -> Path:
-    """The folder of a run by its name: below `runs`, else of the shipped run of that name."""
+    """The folder of a run by its name: below `runs`, else of the shipped run of that name.
+
+    A folder without a configuration is none: results of a shipped run may lie below `runs`.
+    """
     own, shipped = Path(runs) / name, Path(SHIPPED_RUNS) / name
-    return shipped if shipped.is_dir() and not own.is_dir() else own
+    return shipped if shipped.is_dir() and not (own / "config.yaml").is_file() else own
 
 
 def run_file(path: str) -> Path:

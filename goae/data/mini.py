@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from goae.data.cameras import YAWS, multiview_labels, sample_mini_labels
 from goae.data.datasets import DEPTH_UNIT
 from goae.data.head_render import HeadImages, render_heads
 from goae.data.heads import EXPRESSIONS, HeadParams
+from goae.data.sources import Source
 
 SPLITS = ("train", "val", "test", "multiview")
 VERSION = 1  # to be raised whenever the pictures of a seed change
@@ -115,6 +116,19 @@ def read_manifest(path: Path) -> dict[str, object]:
             return dict(json.loads(archive.read("manifest.json")))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no split of the mini data ({error}); move it away and run again") from error
+
+
+def drawn_split(source: Source) -> dict[str, object] | None:
+    """What decides every picture of a split of procedural heads, the fields of `SplitConfig`; None for other data.
+
+    Pictures of the same split may differ by a rounded bit from one processor to another.
+    """
+    if "manifest.json" not in source.names():
+        return None
+    found = json.loads(source.read("manifest.json"))
+    keys = [field.name for field in fields(SplitConfig)]
+    ours = isinstance(found, dict) and {*keys, "factors"} <= found.keys() and found["split"] in SPLITS
+    return {key: found[key] for key in keys} if ours else None
 
 
 def _check_existing(config: SplitConfig, path: Path) -> None:

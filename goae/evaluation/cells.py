@@ -112,7 +112,8 @@ def row_values(
 def differences(table: PaperTable, rows: Mapping[str, Measured], *, resamples: int) -> list[Numbers]:
     """first - second of every two rows in every column that has a number per image, on the images that both have."""
     names = [name for name, measured in rows.items() if measured]
-    columns = [c.name for c in table.columns if split_column(c.name)[0] not in (*SETS, "time")]
+    everything = [*(c.name for c in table.columns), *extra_columns(table)]
+    columns = [name for name in everything if split_column(name)[0] not in (*SETS, "time")]
     found = []
     for i, second in enumerate(names):
         for first in names[i + 1 :]:

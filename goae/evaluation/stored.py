@@ -45,21 +45,25 @@ def read_stored(folder: Path, method: str) -> Stored:
         results.rows(),
         read_sets(results),
         results.settings,
-        _read_json(folder / f"{method}.time.json"),
+        _read_json(time_path(folder, method)),
         _read_json(results.cost_path),
     )
 
 
+def time_path(folder: Path, method: str) -> Path:
+    """The seconds of one inversion."""
+    return folder / f"{method}.time.json"
+
+
 def is_complete(folder: Path, method: str) -> bool:
-    """Whether every task of a method was measured there, so that its weights are not needed again."""
+    """Whether every task of a method was measured there; its time may be missing."""
     try:
         stored = read_stored(folder, method)
     except FileNotFoundError:
         return False
     wanted = len(stored.settings.get("subset", ())) or stored.settings["num_tasks"]
-    timed = stored.seconds is not None or stored.settings["protocol"] != "input_view"
     tasks = tasks_of([stored])
-    return timed and len(tasks) == wanted and bool(of_these(stored.sets, tasks))
+    return len(tasks) == wanted and bool(of_these(stored.sets, tasks))
 
 
 def tasks_of(runs: Sequence[Stored]) -> set[str]:

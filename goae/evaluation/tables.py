@@ -15,7 +15,7 @@ from goae.evaluation.cells import (
 from goae.evaluation.paper_tables import INPUT_VIEW, TABLE_2, W_VARIANTS, PaperTable
 from goae.evaluation.stored import Stored, tasks_of
 
-SHARED = ("generator", "images_sha256", "num_tasks", "resolution", "metric_resolution", "metrics", "yaws", "inputs")
+SHARED = ("generator", "images", "num_tasks", "resolution", "metric_resolution", "metrics", "yaws", "inputs")
 
 
 class Source(NamedTuple):

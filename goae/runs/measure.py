@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,8 +19,16 @@ from goae.evaluation.results import Results
 from goae.evaluation.runner import machine, write_json
 from goae.evaluation.sets import read_sets, write_sets
 from goae.evaluation.stored import is_complete
-from goae.evaluation.timing import inversion_seconds
-from goae.runs.protocol_inputs import drawn_tasks, open_tasks, settings_of, subset_tasks, weight_files
+from goae.runs.protocol_inputs import (
+    chosen_settings,
+    drawn_settings,
+    drawn_tasks,
+    given_of,
+    open_tasks,
+    settings_of,
+    subset_tasks,
+)
+from goae.runs.times import time_method
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -69,14 +76,7 @@ def measure(config: ProtocolConfig, fabric: "Fabric") -> Finished:
 
     Rows that are there are kept, if they were made with the same settings.
     """
-    job = open_job(config, fabric)
-    given = build.Given(
-        weight_files(config),
-        config.baselines,
-        lpips=config.metrics.lpips,
-        lpips_path=config.metrics.lpips_path,
-        device=fabric.device,
-    )
+    job, given = open_job(config, fabric), given_of(config, fabric.device)
     tested = {name: build.build_method(name, given) for name in config.methods}
     complete = {name for name in tested if is_complete(config.folder, name)}
     fabric.barrier()  # every process has looked before the first one writes
@@ -87,6 +87,19 @@ def measure(config: ProtocolConfig, fabric: "Fabric") -> Finished:
             time_method(config, name, method, job.images, fabric.device)
         fabric.barrier()
     return Finished({name: job.results(name) for name in tested}, job.measures.columns, job.settings)
+
+
+def check_complete(config: ProtocolConfig, fabric: "Fabric") -> None:
+    """Refuse results that are all there but were made with other weights or settings; no image is read for it.
+
+    Raises: ValueError listing each setting that differs; FileNotFoundError for weights.
+    """
+    given = given_of(config, fabric.device)
+    for name in config.methods:
+        tested, results = build.build_method(name, given), Results.stored(config.folder, name)
+        stored, chosen = results.settings, chosen_settings(config) | tested.settings
+        metrics = {"metrics": stored["metrics"] | build.chosen_metrics(config.metrics)}
+        results.check(stored | chosen | metrics | drawn_settings(config, tested))
 
 
 def open_job(config: ProtocolConfig, fabric: "Fabric") -> Job:
@@ -116,6 +129,7 @@ def measure_one(job: Job, name: str, tested: build.Tested, real: Results | None)
     """A method's rows and distances; `real` is None for one that is all there, whose settings are compared."""
     config, fabric, results = job.config, job.fabric, job.results(name)
     settings, numbers = job.settings | {"method": name} | tested.settings, drawn_tasks(config, job.tasks, tested)
+    settings |= drawn_settings(config, tested)
     if len(numbers) < len(job.tasks):
         settings |= {"subset": [job.tasks[i].source for i in numbers]}
     if real is None:
@@ -188,23 +202,3 @@ def finish(results: Results, fabric: "Fabric") -> None:
     if fabric.is_global_zero:
         results.merge()
     fabric.barrier()
-
-
-def time_method(
-    config: ProtocolConfig, name: str, tested: build.Tested, images: PosedImages, device: torch.device
-) -> None:
-    """Write `<method>.time.json`, unless it is there."""
-    path = config.folder / f"{name}.time.json"
-    wanted = {"timing_images": config.timing_images, "warm_up": config.warm_up}
-    if tested.optimises:
-        wanted = {"timing_images": config.subset.timing_images, "warm_up": min(1, config.warm_up)}
-    if not wanted["timing_images"]:
-        return
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if {key: stored.get(key) for key in wanted} == wanted:
-            return
-    samples = [images[i] for i in range(min(wanted["timing_images"], len(images)))]
-    found = inversion_seconds(tested.method, samples, warm_up=wanted["warm_up"], device=device, steps=tested.steps)
-    iterations = {} if tested.iterations is None else {"iterations_at_most": tested.iterations}
-    write_json(found | wanted | iterations | machine(device), path)

@@ -9,6 +9,7 @@ import torch
 from goae import build
 from goae.config import ProtocolConfig, TrainConfig, find_run, load_run
 from goae.data.datasets import PosedImages
+from goae.data.mini import drawn_split
 from goae.evaluation.protocols import People, Task, draw_subset, input_view_tasks, novel_view_tasks
 from goae.evaluation.results import file_hash, images_hash
 from goae.runs.setup import trained
@@ -92,19 +93,45 @@ def rival_file(config: ProtocolConfig, name: str) -> str:
     return str(file)
 
 
+def given_of(config: ProtocolConfig, device: torch.device) -> build.Given:
+    """What methods under test are made of."""
+    metrics = config.metrics
+    return build.Given(
+        weight_files(config), config.baselines, lpips=metrics.lpips, lpips_path=metrics.lpips_path, device=device
+    )
+
+
 def settings_of(
     config: ProtocolConfig, images: PosedImages, tasks: Sequence[Task], metrics: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """What every row depends on besides its method."""
-    return {
-        "protocol": config.protocol,
-        "images_sha256": images_hash(images),
+    return chosen_settings(config) | {
+        "images": drawn_split(images.source) or {"sha256": images_hash(images)},
         "num_tasks": len(tasks),
-        "yaws": config.yaws if config.protocol == "novel_view" else [],
-        "inputs": config.inputs if config.protocol == "novel_view" else [],
-        "resolution": config.resolution,
-        "metric_resolution": config.metric_resolution,
-        "batch_size": config.batch_size,
         "device": device.type,
         "metrics": metrics,
     }
+
+
+def chosen_settings(config: ProtocolConfig) -> dict[str, Any]:
+    """Those that the configuration alone decides."""
+    novel = config.protocol == "novel_view"
+    return {
+        "protocol": config.protocol,
+        "num_inputs": config.num_inputs,
+        "yaws": config.yaws if novel else [],
+        "inputs": config.inputs if novel else [],
+        "resolution": config.resolution,
+        "metric_resolution": config.metric_resolution,
+        "batch_size": config.batch_size,
+    }
+
+
+def drawn_settings(config: ProtocolConfig, tested: build.Tested) -> dict[str, Any]:
+    """Likewise, how the inputs of a method that optimises are drawn."""
+    if not tested.optimises:
+        return {}
+    subset = config.subset
+    groups = {"side": subset.side, "front": subset.front}
+    counts = groups if config.protocol == "novel_view" else {"input_view": subset.input_view}
+    return {"drawn": counts | {"seed": subset.seed}}

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goae.config import TablesConfig, TrainConfig, find_run, load_run, run_file
-from goae.evaluation.cells import Measured
+from goae.config import ProtocolConfig, TablesConfig, TrainConfig, find_run, load_run, run_file
+from goae.evaluation.cells import Measured, split_column
 from goae.evaluation.claims import claims_page, read_analyses
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
 from goae.evaluation.records import read_records
-from goae.evaluation.stored import is_complete, read_stored
+from goae.evaluation.stored import is_complete, read_stored, time_path
 from goae.evaluation.table_pages import write_pages
 from goae.evaluation.tables import SOURCES, Source, meters_of, protocols_of, table_json
-from goae.runs.measure import measure
+from goae.runs.measure import check_complete, measure
 from goae.runs.setup import launch
+from goae.runs.times import time_together
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -62,9 +63,13 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
         told = "; ".join(f"{name}: {todo}" for name, todo in missing.items())
         raise ValueError(f"Table {table.number} lacks {told}. To write it without these, give partial=true")
     present = {name: source for name, source in sources.items() if name not in missing}
+    found = measurable(config, list(present.values()))
     for protocol in protocols_of(table):
-        for run, methods in measurable(config, list(present.values())).items():
-            measure(config.protocol_config(protocol, run, methods), fabric)
+        for run, methods in found.items():
+            measure_missing(config.protocol_config(protocol, run, methods), fabric)
+    if has_times(table) and fabric.is_global_zero:
+        time_together([config.protocol_config("input_view", *row) for row in found.items()], fabric.device)
+    fabric.barrier()
     rows: dict[str, Measured] = {name: {} for name in table.rows}
     for name, source in present.items():
         rows[name] = {
@@ -76,6 +81,17 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
         }
     how = {"world": config.world_name, "resamples": config.resamples} | meter_notes(config, rows)
     return table_json(table, rows, missing, how, resamples=config.resamples)
+
+
+def measure_missing(config: ProtocolConfig, fabric: "Fabric") -> None:
+    """Measure those methods of a run that are not complete, without times; of the others, compare the weights."""
+    complete = [name for name in config.methods if is_complete(config.folder, name)]
+    missing = [name for name in config.methods if name not in complete]
+    fabric.barrier()  # every process has looked before the first one writes
+    if complete:
+        check_complete(dataclasses.replace(config, methods=complete), fabric)
+    if missing:
+        measure(dataclasses.replace(config, methods=missing, timing_images=0), fabric)
 
 
 def runs_of(config: TablesConfig, source: Source) -> list[str]:
@@ -103,13 +119,26 @@ def missing_weights(config: TablesConfig, table: PaperTable, source: Source) -> 
     absent: dict[str, list[str]] = {}
     for run in runs:
         folders = [config.protocol_config(p, run, [source.method]).folder for p in protocols_of(table)]
-        if all(is_complete(folder, source.method) for folder in folders):
+        if is_timed(config, table, run, source.method) and all(
+            is_complete(folder, source.method) for folder in folders
+        ):
             continue
         for file in wanted_files(config, run, source.method):
             if not file.is_file():
                 maker = file.parent.name if file.name == "encoder.safetensors" else run
                 absent.setdefault(train_command(config, source.runs, maker, file), []).append(str(file))
     return ", ".join(f"no {' and '.join(files)}: `{command}`" for command, files in absent.items())
+
+
+def has_times(table: PaperTable) -> bool:
+    """Whether one of the columns is the time of an inversion."""
+    return any(split_column(column.name)[0] == "time" for column in table.columns)
+
+
+def is_timed(config: TablesConfig, table: PaperTable, run: str, method: str) -> bool:
+    """Whether the time is there, or the table needs none."""
+    folder = config.protocol_config("input_view", run, [method]).folder
+    return not has_times(table) or not config.timing_images or time_path(folder, method).exists()
 
 
 def wanted_files(config: TablesConfig, run: str, method: str) -> list[Path]:

@@ -55,3 +55,4 @@ def test_goae_without_its_second_stage_is_one_of_them() -> None:
     with torch.no_grad():
         assert torch.equal(found.ws, goae.encode(image))
         assert torch.equal(found.view.image, goae.generator.synthesis(found.ws, c).image)
+    assert EncoderOnly(goae).reconstruct(found) is found.view  # nothing is rendered twice

@@ -1,6 +1,7 @@
 """The mini data: splits, determinism, resuming."""
 
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from goae.data import heads, mini
 from goae.data.datasets import PosedImages
 from goae.data.head_render import FAR, render_heads
 from goae.data.heads import HeadParams, Part
-from goae.data.mini import SplitConfig, draw_chunk, read_manifest, write_split
+from goae.data.mini import SplitConfig, draw_chunk, drawn_split, read_manifest, write_split
+from goae.data.sources import open_source
 
 EXTRAS = ("depth", "parts", "factors", "identity", "attributes", "person", "expression", "view")
 
@@ -106,3 +108,11 @@ def test_impossible_splits_are_refused() -> None:
         SplitConfig("extra", 3)
     with pytest.raises(ValueError, match="multiple of 25"):
         SplitConfig("multiview", 30)
+
+
+def test_a_split_knows_what_it_was_drawn_from(train: Path, tmp_path: Path) -> None:
+    assert drawn_split(open_source(train)) == asdict(SplitConfig("train", 4, resolution=16))
+    (tmp_path / "a.png").touch()
+    assert drawn_split(open_source(tmp_path)) is None
+    (tmp_path / "manifest.json").write_text('{"split": "train", "seed": 0}')  # of somebody else's data
+    assert drawn_split(open_source(tmp_path)) is None

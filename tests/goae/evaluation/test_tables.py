@@ -23,7 +23,7 @@ from goae.evaluation.tables import SOURCES, meters_of, protocols_of, table_json
 
 METRICS = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "id_independent", "geo", "depth")
 SETTINGS: dict[str, Any] = {
-    "images_sha256": "0",
+    "images": {"sha256": "0"},
     "num_tasks": 8,
     "resolution": 64,
     "metric_resolution": 64,
@@ -217,8 +217,8 @@ def test_the_page_has_bold_bests_footnotes_and_missing_rows(tmp_path: Path) -> N
 
 def test_results_of_other_images_are_refused(tmp_path: Path) -> None:
     rows = measured(tmp_path, 3)
-    rows["w/ conv"]["input_view"][0].settings["images_sha256"] = "1"
-    with pytest.raises(ValueError, match=r"differ in images_sha256, so that their numbers do not compare"):
+    rows["w/ conv"]["input_view"][0].settings["images"] = {"sha256": "1"}
+    with pytest.raises(ValueError, match=r"differ in images, so that their numbers do not compare"):
         table_json(TABLE_3, rows, {}, HOW, resamples=50)
 
 

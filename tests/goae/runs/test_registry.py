@@ -17,6 +17,7 @@ from goae.config import ProtocolConfig, TrainConfig, claim_run
 from goae.evaluation.protocols import Task, draw_subset
 from goae.runs.protocol import run_protocol
 from goae.runs.protocol_inputs import weight_files
+from goae.runs.times import time_together
 
 OPTIMISING = {"w", "w_plus_opt", "pti", "pose_opt"}
 
@@ -142,3 +143,28 @@ def test_others_are_also_reported_on_the_subset(
     )
     with pytest.raises(ValueError, match=r"pti\.csv was made with other settings \(optimisation: "):
         run_protocol(changed)
+
+
+def test_times_of_a_table_come_from_one_pass(tmp_path: Path, overrides: list[str]) -> None:
+    more = ["subset.timing_images=1", "timing_images=1", "warm_up=0"]
+
+    def job(folder: str, methods: str) -> ProtocolConfig:
+        where = [f"output={tmp_path / folder}", f"methods={methods}"]
+        return composed_as(ProtocolConfig, *overrides, *more, *where, name="eval_celebahq")
+
+    jobs = [job("ours", "[w_plus,pti]"), job("rival", "[psp]")]
+    files = [tmp_path / "ours" / "w_plus.time.json", tmp_path / "ours" / "pti.time.json"]
+    files.append(tmp_path / "rival" / "psp.time.json")
+
+    def passes() -> list[str]:
+        time_together(jobs, torch.device("cpu"))
+        return [json.loads(path.read_text())["together"] for path in files]
+
+    first = passes()
+    assert len(set(first)) == 1 and all(json.loads(path.read_text())["time"] > 0 for path in files)
+    before = [path.read_bytes() for path in files]
+    assert passes() == first and [path.read_bytes() for path in files] == before
+    files[2].write_text(json.dumps(json.loads(before[2]) | {"together": "another time"}))
+    assert len(set(passes())) == 1 and b"another time" not in files[2].read_bytes()
+    files[1].unlink()
+    assert len(set(passes())) == 1

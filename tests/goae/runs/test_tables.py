@@ -10,7 +10,7 @@ from eg3d import checkpoint
 from safetensors.torch import save_file
 from tiny import tiny_goae
 
-from goae.config import TablesConfig, TrainConfig, claim_run, run_file
+from goae.config import TablesConfig, TrainConfig, claim_run, find_run, run_file
 from goae.extractors import lpips
 from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
@@ -121,11 +121,13 @@ def test_what_is_all_there_may_come_from_another_device_and_not_from_other_weigh
     path = folder / "full.settings.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps(settings | {"device": "cuda"}))
-    make_tables(configured(overrides, tmp_path, "table=3"))
+    make_tables(configured(overrides, tmp_path, "table=3", "images.input_view=nowhere.zip"))
     found = json.loads((tmp_path / "table3.json").read_text())
     assert found["protocol"]["input_view"].pop("devices") == ["cpu", "cuda"]
     assert whole["protocol"]["input_view"].pop("devices") == ["cpu"] and found == whole
     assert not list(folder.glob("*.features"))  # nothing was measured
+    with pytest.raises(ValueError, match=r"with other settings \(metric_resolution: 32 there, 16 now; metrics: "):
+        make_tables(configured(overrides, tmp_path, "table=3", "metric_resolution=16", "metrics.grid=8"))
     path.write_text(json.dumps(settings | {"refiner": "of another run"}))
     with pytest.raises(ValueError, match=r"full\.csv was made with other settings \(refiner: 'of another run' there"):
         make_tables(configured(overrides, tmp_path, "table=3"))
@@ -145,6 +147,8 @@ def test_the_first_stage_of_a_shipped_run_stands_in(tmp_path: Path, monkeypatch:
 
 def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("goae.config.training.SHIPPED_RUNS", overrides[0].removeprefix("runs="))
+    (tmp_path / "runs" / "tiny-seed0" / "input_view").mkdir(parents=True)  # of scripts/eval_celebahq.py
+    assert find_run(str(tmp_path / "runs"), "tiny-seed0") == Path(overrides[0].removeprefix("runs=")) / "tiny-seed0"
     make_tables(configured(overrides, tmp_path, "table=3", "runs=nowhere"))
     assert json.loads((tmp_path / "table3.json").read_text())["rows"][1]["runs"] == ["tiny-seed0"]
 
