@@ -137,7 +137,7 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     rows["w/ AFA"] = {"input_view": [read_stored(tmp_path / "other", "full")]}
     whole = table_json(TABLE_3, rows, {}, HOW, resamples=50)
     found = {entry["column"]: entry for entry in whole["differences"]}
-    assert set(found) == {"PSNR", "SSIM", "MSE", "LPIPS", "ID", "Geo"}
+    assert set(found) == {"PSNR", "SSIM", "MSE", "LPIPS", "ID", "Geo", "id_independent", "depth", "ms_ssim"}
     assert (found["PSNR"]["first"], found["PSNR"]["second"]) == ("w/ AFA", "w/ conv")
     ends = [found["PSNR"][key] for key in ("mean", "low", "high")]
     assert ends == pytest.approx([0.25] * 3)  # the same gain on every image
