@@ -125,7 +125,10 @@ def drawn_split(source: Source) -> dict[str, object] | None:
     """
     if "manifest.json" not in source.names():
         return None
-    found = json.loads(source.read("manifest.json"))
+    try:
+        found = json.loads(source.read("manifest.json"))
+    except ValueError:  # a file of somebody else's that is no JSON
+        return None
     keys = [field.name for field in fields(SplitConfig)]
     ours = isinstance(found, dict) and {*keys, "factors"} <= found.keys() and found["split"] in SPLITS
     return {key: found[key] for key in keys} if ours else None

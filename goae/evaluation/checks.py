@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from goae.evaluation.cells import split_column
 from goae.evaluation.paper_tables import METRICS, TABLES
+from goae.evaluation.stored import TOGETHER
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not testable here"
 Tables = Mapping[int, Mapping[str, Any]]  # number of the table -> its JSON
@@ -45,10 +46,7 @@ class Claim:
 
 def better(tables: Tables, number: int, first: str, second: str, columns: Sequence[str]) -> list[Check]:
     """For each column: `first` beats `second`, the interval of the paired difference excluding zero, in every seed."""
-    text = f"{first} is better than {second} in"
-    return [
-        _compare(tables, number, first, second, c, text, lambda g: g.low > 0 and min(g.by_run) > 0) for c in columns
-    ]
+    return [_better(tables, number, first, second, column) for column in columns]
 
 
 def most(text: str, checks: Sequence[Check]) -> Check:
@@ -60,17 +58,8 @@ def most(text: str, checks: Sequence[Check]) -> Check:
     return Check(text, 2 * verdicts.count(True) > len(verdicts), evidence)
 
 
-def _compare(
-    tables: Tables,
-    number: int,
-    first: str,
-    second: str,
-    column: str,
-    text: str,
-    rule: Callable[["Gain"], bool],
-) -> Check:
-    """`rule` gets what `first` gains: the difference, above zero where it is better."""
-    higher, text = METRICS[split_column(column)[0]].better == "higher", f"{text} {column}"
+def _better(tables: Tables, number: int, first: str, second: str, column: str) -> Check:
+    text = f"{first} is better than {second} in {column}"
     if not usable(tables, number, column):
         return uninformative(text, column)
     found = _difference(tables, number, first, second, column)
@@ -83,7 +72,8 @@ def _compare(
         return Check(text, None, evidence)
     if len(gap.by_run) > 1:
         evidence += ", runs " + ", ".join(f"{value:+.4f}" for value in gap.by_run)
-    return Check(text, rule(gap if higher else gap.negated()), evidence)
+    gain = gap if METRICS[split_column(column)[0]].better == "higher" else gap.negated()
+    return Check(text, gain.low > 0 and min(gain.by_run) > 0, evidence)
 
 
 class Gain(NamedTuple):
@@ -134,7 +124,7 @@ def value(tables: Tables, number: int, method: str, column: str) -> float | None
 def timed_in(tables: Tables, method: str) -> set[str | None]:
     """The runs in which a row of Table 1 was timed; None for times that were not taken beside others."""
     rows = [row for row in tables.get(1, {}).get("rows", ()) if row["method"] == method]
-    return {found.get("together") for row in rows for found in row.get("seconds", ())}
+    return {found.get(TOGETHER) for row in rows for found in row.get("seconds", ())}
 
 
 def faster(tables: Tables, optimiser: str, factor: float) -> Check:

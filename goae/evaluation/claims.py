@@ -71,7 +71,10 @@ def _loses_less(tables: Tables, optimiser: str, metric: str) -> Check:
 
 def _front_faces(tables: Tables) -> list[Check]:
     columns = ("LPIPS0", "ID0", "Geo0")
-    return [most(f"so in most of {', '.join(columns)}", [_nearer(tables, "PTI", column) for column in columns])]
+    text = (
+        f"Ours is nearer to PTI than to the best encoder baseline, or better than it, in most of {', '.join(columns)}"
+    )
+    return [most(text, [_nearer(tables, "PTI", column) for column in columns])]
 
 
 def _both_terms(tables: Tables) -> list[Check]:

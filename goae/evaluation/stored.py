@@ -13,6 +13,8 @@ from goae.evaluation.protocols import as_table, common_tasks
 from goae.evaluation.results import Results, Row
 from goae.evaluation.sets import Sets, of_these, read_sets
 
+TOGETHER = "together"  # in a method's seconds: when the pass began in which several methods were timed
+
 
 @dataclass(frozen=True)
 class Stored:

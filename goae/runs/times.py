@@ -12,11 +12,9 @@ from goae import build
 from goae.config import ProtocolConfig
 from goae.data.datasets import PosedImages
 from goae.evaluation.runner import machine, write_json
-from goae.evaluation.stored import time_path
+from goae.evaluation.stored import TOGETHER, time_path
 from goae.evaluation.timing import inversion_seconds
 from goae.runs.protocol_inputs import given_of, open_tasks
-
-TOGETHER = "together"  # when the pass began in which several methods were timed
 
 
 def time_method(
@@ -30,7 +28,6 @@ def time_method(
 
 def time_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> None:
     """Time the methods of all jobs one after another in this process, unless that has been done for all of them."""
-    jobs = [config for config in jobs if config.timing_images]
     if _timed_together(jobs, device):
         return
     began = {TOGETHER: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
@@ -38,8 +35,10 @@ def time_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> None:
         given, (images, _) = given_of(config, device), open_tasks(config)
         for name in config.methods:
             tested = build.build_method(name, given)
-            found = seconds_of(tested, images, counts(config, tested), device)
-            write_json(found | began, time_path(config.folder, name))
+            wanted = counts(config, tested)
+            if wanted["timing_images"]:
+                found = seconds_of(tested, images, wanted, device)
+                write_json(found | began, time_path(config.folder, name))
 
 
 def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> bool:
@@ -48,8 +47,10 @@ def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> boo
     for config in jobs:
         given = given_of(config, device)
         for name in config.methods:
-            path = time_path(config.folder, name)
-            if not holds(path, counts(config, build.build_method(name, given))):
+            path, wanted = time_path(config.folder, name), counts(config, build.build_method(name, given))
+            if not wanted["timing_images"]:
+                continue
+            if not holds(path, wanted):
                 return False
             passes.add(_read(path).get(TOGETHER))
     return len(passes) <= 1 and None not in passes

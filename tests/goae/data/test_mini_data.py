@@ -114,5 +114,6 @@ def test_a_split_knows_what_it_was_drawn_from(train: Path, tmp_path: Path) -> No
     assert drawn_split(open_source(train)) == asdict(SplitConfig("train", 4, resolution=16))
     (tmp_path / "a.png").touch()
     assert drawn_split(open_source(tmp_path)) is None
-    (tmp_path / "manifest.json").write_text('{"split": "train", "seed": 0}')  # of somebody else's data
-    assert drawn_split(open_source(tmp_path)) is None
+    for theirs in ('{"split": "train", "seed": 0}', "[]", "no JSON"):  # in somebody else's data
+        (tmp_path / "manifest.json").write_text(theirs)
+        assert drawn_split(open_source(tmp_path)) is None

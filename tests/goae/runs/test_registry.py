@@ -16,7 +16,7 @@ from goae.build.methods import METHODS
 from goae.config import ProtocolConfig, TrainConfig, claim_run
 from goae.evaluation.protocols import Task, draw_subset
 from goae.runs.protocol import run_protocol
-from goae.runs.protocol_inputs import weight_files
+from goae.runs.protocol_inputs import given_of, weight_files
 from goae.runs.times import time_together
 
 OPTIMISING = {"w", "w_plus_opt", "pti", "pose_opt"}
@@ -31,13 +31,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
 @pytest.fixture(scope="module")
 def given(overrides: list[str]) -> build.Given:
     config = composed_as(ProtocolConfig, *overrides, "methods=[psp,e4e,ide3d]", name="eval_celebahq")
-    return build.Given(
-        weight_files(config),
-        config.baselines,
-        lpips="alex",
-        lpips_path=config.metrics.lpips_path,
-        device=torch.device("cpu"),
-    )
+    return given_of(config, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -168,3 +162,7 @@ def test_times_of_a_table_come_from_one_pass(tmp_path: Path, overrides: list[str
     assert len(set(passes())) == 1 and b"another time" not in files[2].read_bytes()
     files[1].unlink()
     assert len(set(passes())) == 1
+    files[1].unlink()
+    untimed = [replace(jobs[0], subset=replace(jobs[0].subset, timing_images=0)), jobs[1]]
+    time_together(untimed, torch.device("cpu"))
+    assert not files[1].exists() and files[0].exists()
