@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from eg3d.uninitialized import Uninitialized
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -38,7 +39,8 @@ class LPIPS(Frozen):
         if net not in NETS:
             raise ValueError(f"perception.lpips is {net!r}; expected one of {', '.join(NETS)}")
         self.name = net
-        self.net = build(net)
+        with Uninitialized():
+            self.net = build(net)
         file = locate(net, path)
         try:
             trunk = load_file(file)

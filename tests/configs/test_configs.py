@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from composing import CONFIGS, composed, composed_as
+from composing import CONFIGS, composed, composed_as, composed_by_hydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
@@ -32,6 +32,17 @@ def config(*overrides: str) -> TrainConfig:
 EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 PRIORS = [name for name in EXPERIMENTS if name.endswith("prior")]  # of scripts/train_prior.py
 CAMERAS = [name for name in EXPERIMENTS if name.endswith("camera")]  # of scripts/train_camera.py
+
+
+def test_the_tests_compose_as_hydra_does() -> None:
+    """Keys before and after groups, lists, strings that look like numbers, null and quotes."""
+    keys = ["seed=3", "stages.encoder.fit.steps=7", "paths.runs='0'", "goae.mix.planes=xy", "perception.lpips=vgg"]
+    keys += ["stages.encoder.stage_steps=[1,2]", "stages.encoder.bg=1e-3", "generator.superresolution_channels=[8]"]
+    given = ["seed=2", "experiment=mini", *keys, "preset=official", "run=again", "run=last"]
+    assert composed(*given) == composed_by_hydra(*given)
+    assert composed("experiment=mini") == composed_by_hydra("experiment=mini")  # what was changed was a copy
+    with pytest.raises(ConfigCompositionException, match="stepz"):
+        composed("stages.encoder.fit.stepz=3")
 
 
 @pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*PRIORS, *CAMERAS}))
@@ -113,7 +124,7 @@ def test_cats_name_their_mask_rule_and_identity_network() -> None:
 )
 def test_unknown_keys_and_wrong_types_fail_while_composing(override: str, named: str) -> None:
     with pytest.raises((ConfigCompositionException, ValueError)) as error:
-        composed("experiment=mini", override)
+        composed_by_hydra("experiment=mini", override)
     assert named in str(error.value) + str(error.value.__cause__)
 
 

@@ -1,38 +1,45 @@
 """scripts/make_mini_data.py from the command line."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_mini_data.py"
+import pytest
+
+from scripts import run_script
+
+Run = Callable[..., tuple[int, str, str]]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--resolution", "16", "--workers", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the script. Returns: the exit code, what it printed and its messages, each in one line."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run_script("make_mini_data", "--resolution", 16, "--workers", 1, *arguments)
+        out, err = capsys.readouterr()
+        return code, out, " ".join(err.split())
+
+    return call
 
 
-def test_it_writes_keeps_and_refuses(tmp_path: Path) -> None:
+def test_it_writes_keeps_and_refuses(tmp_path: Path, run: Run) -> None:
     out = str(tmp_path / "mini")
     sizes = ("--train", "3", "--test", "2", "--splits", "train", "test", "--out", out)
-    first = run(*sizes)
-    assert first.returncode == 0, first.stderr
+    code, _, messages = run(*sizes)
+    assert code == 0, messages
     manifest = json.loads((tmp_path / "mini" / "manifest.json").read_text())
     assert {name: split["num_images"] for name, split in manifest.items()} == {"train": 3, "test": 2}
-    again = run(*sizes)
-    assert again.returncode == 0 and again.stdout.count("complete already") == 2
-    other = run(*sizes, "--seed", "1")
-    assert other.returncode == 1 and "seed 0 (asked: 1)" in " ".join(other.stderr.split())
-    assert "Traceback" not in other.stderr
+    code, printed, _ = run(*sizes)
+    assert code == 0 and printed.count("complete already") == 2
+    code, _, messages = run(*sizes, "--seed", "1")
+    assert code == 1 and "seed 0 (asked: 1)" in messages and "Traceback" not in messages
 
 
-def test_impossible_settings_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_impossible_settings_are_refused_before_any_work(tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
-    sizes = run("--train", "1", "--people", "0", "--out", str(tmp_path / "mini"))
-    assert sizes.returncode == 1 and "multiview cannot have 0 images" in " ".join(sizes.stderr.split())
+    code, _, messages = run("--train", "1", "--people", "0", "--out", str(tmp_path / "mini"))
+    assert code == 1 and "multiview cannot have 0 images" in messages
     assert not (tmp_path / "mini").exists()
-    unwritable = run("--train", "1", "--splits", "train", "--out", str(tmp_path / "file" / "mini"))
-    assert unwritable.returncode == 1 and "error:" in unwritable.stderr and "Traceback" not in unwritable.stderr
+    code, _, messages = run("--train", "1", "--splits", "train", "--out", str(tmp_path / "file" / "mini"))
+    assert code == 1 and "error:" in messages and "Traceback" not in messages

@@ -134,6 +134,7 @@ def test_mead(folder: Path, weights: list[str]) -> None:
         "eval_mead",
         folder / "novel",
         *weights,
+        "timing_images=0",
         "yaws=[-60,-30,0,60]",
         "inputs=[0]",
         f"images.novel_view={folder / 'mead.zip'}",

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from goae.loading import load_inverter, save_encoder
 from goae.models.goae import View
 from goae.runs.protocol import run_protocol
 from goae.runs.protocol_inputs import open_tasks
+from scripts import run_script
 
 ROOT = Path(__file__).parents[3]
 NUMBERS = {"mse", "psnr", "ssim", "ms_ssim", "lpips", "id", "geo", "depth"}
@@ -182,26 +182,19 @@ def test_other_weights_do_not_mix(tmp_path: Path, input_view: Path, overrides: l
         run_protocol(configured("eval_celebahq", input_view, [*overrides, changed]))
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def test_one_process_and_two_give_the_same_files(tmp_path: Path, overrides: list[str]) -> None:
     """The novel-view protocol, by its script."""
-    script, folders = str(ROOT / "scripts/eval_mead.py"), []
-    for num in (1, 2):
-        folders.append(tmp_path / str(num))
-        launch = [sys.executable]
-        if num > 1:
-            launch += ["-m", "torch.distributed.run", f"--nproc_per_node={num}", f"--master_port={free_port()}"]
-        more = [f"output={folders[-1]}", f"num_devices={num}", "num_inputs=6", "methods=[full]"]
-        command = [*launch, script, *overrides, *more]
-        done = subprocess.run(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
+    folders = [tmp_path / str(num) for num in (1, 2)]
+    given = [
+        [*overrides, f"output={folder}", f"num_devices={num}", "num_inputs=6", "methods=[full]"]
+        for num, folder in enumerate(folders, start=1)
+    ]
+    assert run_script("eval_mead", *given[0]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, str(ROOT / "scripts/eval_mead.py"), *given[1]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     one, two = (
         {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(".cost.json")} for folder in folders
     )

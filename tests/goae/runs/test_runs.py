@@ -36,6 +36,7 @@ from goae.training.loop import FitConfig
 from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
 from goae.viz.grid import to_uint8
+from scripts import run_script
 
 ROOT = Path(__file__).parents[3]
 ONE_PROCESS = {"is_global_zero": True, "barrier": lambda: None}  # what starting a run asks of Fabric
@@ -130,7 +131,7 @@ def test_killed_at_any_time_the_same_command_ends_with_the_same_weights(
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (folder / awaited).exists()
-    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    assert run_script("train", *command[2:]) == 0
     assert equal(numbers(tiny(world, "run=killed")), numbers(trained))
 
 
@@ -255,19 +256,17 @@ def test_a_shipped_run_is_a_run_of_half_the_size(world: dict[str, str], trained:
         ship_run(tmp_path / "none", tmp_path / "other")
 
 
-def failing(*arguments: str, script: str = "train") -> str:
-    """stderr of a script that must fail with one paragraph and exit code 1."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / f"scripts/{script}.py"), *arguments], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 1, done.stderr
-    return done.stderr
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """stderr of a training that must fail with one paragraph and exit code 1."""
+    capsys.readouterr()
+    assert run_script("train", *arguments) == 1
+    return capsys.readouterr().err
 
 
-def test_messages_are_one_paragraph(world: dict[str, str], tmp_path: Path) -> None:
-    text = failing("experiment=tiny", f"paths.runs={tmp_path}", "paths.generator=missing.pkl")
+def test_messages_are_one_paragraph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failing(capsys, "experiment=tiny", f"paths.runs={tmp_path}", "paths.generator=missing.pkl")
     assert text.startswith("error: ") and "Traceback" not in text and "missing.pkl" in text
-    text = failing("experiment=tiny", f"paths.runs={tmp_path}", "stages.encoder.fit.stepz=3")
+    text = failing(capsys, "experiment=tiny", f"paths.runs={tmp_path}", "stages.encoder.fit.stepz=3")
     assert "stepz" in text and "Traceback" not in text
 
 

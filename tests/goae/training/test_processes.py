@@ -1,11 +1,12 @@
 """One process and two give the same science: gradients, statistics and pools do not depend on how slots are spread."""
 
 import os
-import socket
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 SCRIPT = """
@@ -30,32 +31,20 @@ if fabric.is_global_zero:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
-    here = str(Path(__file__).parent)
-    ends = []
-    for num in (1, 2):
-        folder = tmp_path / f"processes{num}"
+    folders = [tmp_path / f"processes{num}" for num in (1, 2)]
+    for folder in folders:
         folder.mkdir()
-        launch = [sys.executable, str(script), here, str(folder), str(num)]
-        if num > 1:
-            launch = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                f"--nproc_per_node={num}",
-                f"--master_port={free_port()}",
-                *launch[1:],
-            ]
-        subprocess.run(launch, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
-        ends.append(torch.load(folder / "end.pt", weights_only=True)["net"])
+    given = [[str(script), str(Path(__file__).parent), str(folder), folder.name[-1]] for folder in folders]
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "argv", given[0])
+    runpy.run_path(str(script))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *given[1]], check=True, timeout=240, env=environment, capture_output=True)
+    ends = [torch.load(folder / "end.pt", weights_only=True)["net"] for folder in folders]
     for name in ends[0]:
         assert torch.allclose(ends[0][name].double(), ends[1][name].double(), atol=1e-6), name
     saved = [sorted((tmp_path / f"processes{n}/checkpoints/toy").iterdir())[-1] for n in (1, 2)]
