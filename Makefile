@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN ?= mini-seed0
+PIP = $(BIN)/python -m pip install --quiet --no-compile   # few of the modules are ever imported
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 SHIPPED = goae/assets/mini/runs/mini_long-seed0
 
@@ -31,11 +32,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e .
+	$(PIP) -e .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -2,7 +2,7 @@
 
 Every network has its real size and its file is read from disk; only the samples along a ray, the rays of the raw image
 and the rays behind the mask are fewer than published, since they change cost and not shapes. The cats' generator, which
-has the shapes of the faces', has half their channels after the features that are aligned.
+has the shapes of the faces', has half their channels after the features that are aligned and in its super-resolution.
 """
 
 import json
@@ -110,7 +110,7 @@ def configured(experiment: str, folder: Path) -> TrainConfig:
         values = {"steps": 1, "batch_size": 1, "log_every": 1, "image_every": 0, "evaluate_every": every}
         fit += [f"stages.{stage}.fit.{key}={value}" for key, value in values.items()]
     if experiment == "afhq_cat":
-        fit.append("generator.channel_base=16384")
+        fit += ["generator.channel_base=16384", "generator.superresolution_channels=[128,64]"]
     return composed_as(
         TrainConfig,
         f"experiment={experiment}",
