@@ -111,6 +111,7 @@ class PriorMetricsConfig:
     floor_images: str = ""  # real ones whose distance from `images` is the floor; empty: between halves of `images`
     warm_start: str = ""  # a second generator, as it was at the end of the warm start, measured alike
     previous: str = ""  # a third, from before
+    heads: int = 0  # procedural heads of `images` that are also rendered from their true factors; 0: none
     images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     seed: int = 0
@@ -125,8 +126,9 @@ class PriorMetricsConfig:
                 f"{' and '.join(missing)} must be given, for example "
                 f"weights=runs/mini_prior-seed0/adversarial.safetensors images=data/mini-prior/val.zip"
             )
-        if self.images_seen < 0:
-            raise ValueError(f"images_seen is {self.images_seen}; expected at least 0")
+        for name in ("images_seen", "heads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
         check_device(self.device)
 
 

@@ -67,7 +67,7 @@ def warm_start(
     """A generator that will be fitted to images of known factors, and its error on held-out ones."""
     generator = start(config, config.paths.generator).to(fabric.device)
     samples = [held_out[i] for i in range(min(config.validation.num_images, len(held_out)))]
-    evaluate = partial(validate, samples=samples, batch_size=config.validation.batch_size, fabric=fabric)
+    evaluate = partial(validate, samples=samples, batch_size=config.validation.batch_size, device=fabric.device)
     return WarmStartStage(generator, lpips, config.warm_start), evaluate
 
 
@@ -145,19 +145,20 @@ def export(module: nn.Module, path: Path) -> None:
 
 @torch.no_grad()
 def validate(
-    generator: nn.Module, *, samples: list[dict[str, Tensor]], batch_size: int, fabric: "Fabric"
+    generator: nn.Module, *, samples: list[dict[str, Tensor]], batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Image error and depth error on unseen heads of known factors."""
     assert isinstance(generator, TriPlaneGenerator)
     generator.eval()
     sums = {"mse": 0.0, "psnr": 0.0, "depth": 0.0}
     for first in range(0, len(samples), batch_size):
-        batch = {n: v.to(fabric.device) for n, v in stack(samples[first : first + batch_size]).items()}
+        batch = {n: v.to(device) for n, v in stack(samples[first : first + batch_size]).items()}
         view = generator.synthesis(codes(generator, batch["factors"]), batch["c"])
         image = view.image.clamp(-1, 1)
         sums["mse"] += float(mse(image, batch["image"]).sum())
         sums["psnr"] += float(psnr(image, batch["image"]).sum())
-        sums["depth"] += float(depth_error(view.image_depth, batch["depth"], batch["parts"])) * len(image)
+        maps = zip(view.image_depth, batch["depth"], batch["parts"], strict=True)  # a mean per image, whatever the batch
+        sums["depth"] += sum(float(depth_error(*(one[None] for one in of_image))) for of_image in maps)
     return {name: value / len(samples) for name, value in sums.items()}
 
 

@@ -17,6 +17,7 @@ from goae.evaluation.records import update_section
 from goae.evaluation.results import file_hash
 from goae.evaluation.runner import write_json
 from goae.loading import read_generator
+from goae.runs.prior import validate
 from goae.runs.setup import device_of
 from goae.training.tracking import read_metrics
 
@@ -24,22 +25,24 @@ Found = dict[str, Any]
 
 
 def prior_metrics(config: PriorMetricsConfig) -> Path:
-    """Write Fréchet and kernel distances, and those between real images, as JSON; returns its path."""
+    """Write Fréchet and kernel distances, those between real images, and errors on known heads as JSON; its path."""
     device, weights = device_of(config), Path(config.weights)
     seen = config.images_seen or images_seen(weights)
     features = build.build_features(config.distribution, device)
     generator = read_generator(weights).to(device)
     images = PosedImages(config.images, generator.config.image_resolution)
+    heads = known_heads(config, images.resolution)
     real = features_of(images, config, features, device)
     made_from = files_of(config) | {"num_generated": config.distribution.num_samples, "num_real": len(real)}
-    found = compare(config, generator, images, features, real)
+    found = compare(config, generator, images, features, real) | from_factors(generator, heads, device)
     for name in ("warm_start", "previous"):
         if path := getattr(config, name):
-            other = compare(config, read_generator(path).to(device), images, features, real)
-            found |= {f"{distance}_{name}": value for distance, value in other.items()}
+            other = read_generator(path).to(device)
+            values = compare(config, other, images, features, real) | from_factors(other, heads, device)
+            found |= {f"{key}_{name}": value for key, value in values.items()}
     others, reference = real_sides(config, images, features, real, device)
     found |= {f"{distance}_floor": value for distance, value in distances(others, reference).items()}
-    made_from |= {"num_floor": [len(others), len(reference)]}
+    made_from |= {"num_floor": [len(others), len(reference)]} | ({"num_heads": len(heads)} if heads else {})
     if seen is not None:
         found["images_seen"] = seen
     path = Path(config.output) if config.output else weights.with_name(f"{weights.stem}-metrics.json")
@@ -86,6 +89,22 @@ def features_of(images: PosedImages, config: PriorMetricsConfig, features: Featu
     return real_features(images, features, batch_size=config.distribution.batch_size, device=device)
 
 
+def known_heads(config: PriorMetricsConfig, resolution: int) -> list[dict[str, Tensor]]:
+    """The first procedural heads of `images`, as many as configured, with their factors, depth and parts."""
+    if config.heads == 0:
+        return []
+    images = PosedImages(config.images, resolution, extras=("factors", "depth", "parts"))
+    return [images[i] for i in range(min(config.heads, len(images)))]
+
+
+def from_factors(generator: TriPlaneGenerator, heads: list[dict[str, Tensor]], device: torch.device) -> Found:
+    """Mean PSNR and depth error of heads rendered from their true factors; nothing without heads."""
+    if not heads:
+        return {}
+    errors = validate(generator, samples=heads, batch_size=10, device=device)
+    return {"factors_psnr": errors["psnr"], "factors_depth_error": errors["depth"]}
+
+
 def compare(
     config: PriorMetricsConfig, generator: TriPlaneGenerator, images: PosedImages, features: Features, real: Tensor
 ) -> dict[str, float]:
@@ -122,5 +141,6 @@ def real_sides(
 def prior_numbers(found: Found, made_from: Found) -> Found:
     """`images_seen`, `fd`, `kid_floor`, ...: what section `prior` records; None for what was not measured."""
     kinds = ("", "_floor", "_warm_start", "_previous")
-    names = ["images_seen", *(f"{distance}{kind}" for kind in kinds for distance in ("fd", "kid"))]
+    names = ["images_seen", *(f"{number}{kind}" for kind in kinds for number in ("fd", "kid"))]
+    names += [name for name in found if name.startswith("factors_")]
     return {name: found.get(name) for name in names} | {"compared": made_from}

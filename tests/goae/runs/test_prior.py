@@ -154,6 +154,19 @@ def test_the_numbers_of_the_shipped_generator_are_recorded(whole: Path, tiny_dat
     assert alone["images_seen"] == 3 * 4 and "images_seen" not in first  # no run folder tells
 
 
+def test_heads_of_known_factors_are_rendered(whole: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """As the warm start's validation does; a generator of before beside it."""
+    warm, last = whole / "warm_start.safetensors", read_metrics(whole, "warm_start")[-1]
+    more = ["heads=4", f"warm_start={warm}", f"output={tmp_path / 'found.json'}", f"metrics={tmp_path / 'all.json'}"]
+    found = json.loads(compared(whole / "adversarial.safetensors", tiny_data, *more).read_text())
+    assert found["num_heads"] == 4
+    assert found["factors_psnr_warm_start"] == pytest.approx(last["val/psnr"], rel=1e-5)
+    assert found["factors_depth_error_warm_start"] == pytest.approx(last["val/depth"], rel=1e-5)
+    assert found["factors_psnr"] != found["factors_psnr_warm_start"]
+    prior = json.loads((tmp_path / "all.json").read_text())["prior"]
+    assert prior["factors_psnr"] == found["factors_psnr"]
+
+
 def test_images_seen_are_those_of_the_step_that_wrote_the_weights(whole: Path, tmp_path: Path) -> None:
     rows = [row for row in logged(whole) if "val/fd" in row]
     best = min(rows, key=lambda row: row["val/fd"])["step"]
