@@ -157,8 +157,8 @@ def validate(
         image = view.image.clamp(-1, 1)
         sums["mse"] += float(mse(image, batch["image"]).sum())
         sums["psnr"] += float(psnr(image, batch["image"]).sum())
-        maps = zip(view.image_depth, batch["depth"], batch["parts"], strict=True)  # a mean per image, whatever the batch
-        sums["depth"] += sum(float(depth_error(*(one[None] for one in of_image))) for of_image in maps)
+        maps = zip(view.image_depth, batch["depth"], batch["parts"], strict=True)
+        sums["depth"] += sum(float(depth_error(*(one[None] for one in maps_of_one))) for maps_of_one in maps)
     return {name: value / len(samples) for name, value in sums.items()}
 
 
