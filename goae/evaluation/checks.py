@@ -73,7 +73,19 @@ def _better(tables: Tables, number: int, first: str, second: str, column: str) -
     if len(gap.by_run) > 1:
         evidence += ", runs " + ", ".join(f"{value:+.4f}" for value in gap.by_run)
     gain = gap if METRICS[split_column(column)[0]].better == "higher" else gap.negated()
+    evidence += _independent(tables, number, first, second, column)
     return Check(text, gain.low > 0 and min(gain.by_run) > 0, evidence)
+
+
+def _independent(tables: Tables, number: int, first: str, second: str, column: str) -> str:
+    """Beside identity by the network of the training loss, what another one says."""
+    metric, group = split_column(column)
+    found = _difference(tables, number, first, second, f"id_independent{group}") if metric == "id" else None
+    mean, gap, _ = found or (0.0, None, 0)
+    if gap is None:
+        return ""
+    known = "" if usable(tables, number, f"id_independent{group}") else ", uninformative on these images"
+    return f"; by the independent network{known}: {mean:+.4f}, 95 % {gap.low:+.4f} to {gap.high:+.4f}"
 
 
 class Gain(NamedTuple):

@@ -79,12 +79,11 @@ class Measures:
             view: what the method shows: image and depth along the ray.
             target: a batch of the data set: image (B, 3, H, H), name, and the extras that references read.
         """
-        shown, image = pooled(view.image, self.resolution), pooled(target["image"], self.resolution)
+        shown, image = pooled(view.image.clamp(-1, 1), self.resolution), pooled(target["image"], self.resolution)
         networks = self.networks
         values = image_metrics(shown, image, lpips=networks.lpips, embed=networks.identity)
         if networks.identity_independent is not None:
-            clamped = shown.clamp(-1, 1)
-            values["id_independent"] = identity_similarity(clamped, image, networks.identity_independent)
+            values["id_independent"] = identity_similarity(shown, image, networks.identity_independent)
         if networks.reference is not None:
             values["geo"] = geometry_error(view.image_depth, networks.reference(target), self.grid)
         if networks.true_depth:

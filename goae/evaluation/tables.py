@@ -132,11 +132,13 @@ def facts(table: PaperTable, rows: Mapping[str, Measured]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for protocol in protocols_of(table) if rows else []:
-        runs = [run for measured in rows.values() for run in measured[protocol]]
+        named = {name: measured[protocol] for name, measured in rows.items()}
+        runs = [run for found_runs in named.values() for run in found_runs]
         check_shared(runs)
         widest = max(runs, key=lambda run: len(run.rows))
         groups = {
-            group or "input": counts_of(widest, runs, group) for group in dict.fromkeys(r["group"] for r in widest.rows)
+            group or "input": counts_of(widest, named, group)
+            for group in dict.fromkeys(r["group"] for r in widest.rows)
         }
         devices = {"devices": sorted({str(run.settings.get("device")) for run in runs})}
         found[protocol] = {key: runs[0].settings.get(key) for key in SHARED} | devices | {"groups": groups}
@@ -154,14 +156,18 @@ def check_shared(runs: Sequence[Stored]) -> None:
             )
 
 
-def counts_of(widest: Stored, runs: Sequence[Stored], group: str) -> dict[str, int]:
-    """What a group of rows is made of in the method that has most of them, and the failures of all."""
+def counts_of(widest: Stored, named: Mapping[str, Sequence[Stored]], group: str) -> dict[str, Any]:
+    """What a group of rows is made of in the method that has most of them, and the failures of those that have any."""
+    failed = {
+        name: sum(bool(row["failed"]) for run in runs for row in run.rows if row["group"] == group)
+        for name, runs in named.items()
+    }
     members = [row for row in widest.rows if row["group"] == group]
     return {
         "num_inputs": len({row["task"] for row in members}),
         "num_pairs": len(members),
         "num_persons": len({row["person"] for row in members}),
-        "failed": sum(bool(row["failed"]) for run in runs for row in run.rows if row["group"] == group),
+        "failed": {name: num for name, num in failed.items() if num},
     }
 
 

@@ -1,5 +1,6 @@
 """What every job on a run needs: processes, images, the run's weights."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,8 +42,16 @@ class Launched(Protocol):
 def launch(config: Launched) -> "Fabric":
     """Lightning Fabric on the configured device; under torchrun, one process of several."""
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
-    fabric = Fabric(accelerator=config.device, devices=config.num_devices, precision=config.precision)  # type: ignore[arg-type]
+    # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
+    strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
+    fabric = Fabric(
+        accelerator=config.device,
+        devices=config.num_devices,
+        precision=config.precision,  # type: ignore[arg-type]
+        strategy=strategy,
+    )
     fabric.launch()
     return fabric
 

@@ -67,6 +67,19 @@ def test_a_number_to_the_contrary_ends_a_claim(name: str, cell: tuple[int, str, 
     assert verdict(name, paper_tables({(3, "w/ AFA", "MSE"): 0.0301, cell: value})) == FAILS
 
 
+def test_the_independent_network_is_told_beside_identity() -> None:
+    tables = paper_tables()
+    gap = {"mean": -0.2, "low": -0.3, "high": -0.1, "num": 40, "by_run": [-0.2]}
+    tables[1]["differences"].append({"first": "PTI", "second": "Ours", "column": "id_independent60"} | gap)
+    tables[1]["protocol"]["uninformative"] = ["id_independent60"]
+    lines = claims_page(tables, "mini").splitlines()
+    told = [line for line in lines if "Ours is better than PTI in ID60" in line]
+    assert told and all(
+        "by the independent network, uninformative on these images: +0.2000, 95 % +0.1000" in line for line in told
+    )
+    assert not any("independent network, uninf" in line for line in lines if line not in told)
+
+
 def test_an_interval_across_zero_is_no_gain() -> None:
     tables = paper_tables({(3, "w/ AFA", "MSE"): 0.0301})
     for table in tables.values():

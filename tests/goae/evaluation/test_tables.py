@@ -171,6 +171,14 @@ def test_what_one_run_could_not_measure_is_left_out_of_all_runs(tmp_path: Path) 
     gaps = {entry["column"]: entry for entry in whole["differences"]}
     assert (gaps["ID"]["num"], gaps["PSNR"]["num"]) == (7, 8)
     assert gaps["ID"]["by_run"] == pytest.approx([0.0, 0.5])  # two runs against one
+    assert whole["protocol"]["input_view"]["groups"]["input"]["failed"] == {"w/ AFA": 1}
+    assert "rows with a number that could not be measured: w/ AFA 1." in markdown_page(TABLE_3, whole)
+
+
+def test_differences_of_the_independent_network_are_shown(tmp_path: Path) -> None:
+    page = markdown_page(TABLE_3, table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50))
+    gaps = next(line for line in page.splitlines() if line.startswith("| First | Second"))
+    assert "ID (independent), input view | depth error, input view" in gaps and "MS-SSIM" not in gaps
 
 
 def test_all_methods_are_shown_on_the_inputs_of_a_subset(tmp_path: Path) -> None:

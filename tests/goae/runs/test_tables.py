@@ -80,7 +80,11 @@ def test_a_table_is_measured_written_and_resumed(
     values = [row["values"]["MSE"]["ours"] for row in whole["rows"]]
     assert values[0] != values[1]
     assert whole["protocol"]["uninformative"] == ["LPIPS"]
-    assert "uninformative on these images" in (tmp_path / "table3.md").read_text()
+    page = (tmp_path / "table3.md").read_text()
+    assert "uninformative on these images" in page and "w/ conv: a plain CNN" in page
+    steps = json.loads((tmp_path / "measured" / "tiny-seed0" / "training.json").read_text())
+    assert whole["rows"][1]["training"] == steps and steps.keys() == {"encoder", "refiner"}
+    assert f"w/ AFA: trained for {steps['encoder']} steps (encoder) + {steps['refiner']} steps (refiner)." in page
     assert "## R77: " in (tmp_path / "claims.md").read_text()
 
     def refuse(*args: object) -> None:
