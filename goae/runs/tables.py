@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goae.config import ProtocolConfig, TablesConfig, TrainConfig, find_run, load_run, run_file
-from goae.evaluation.cells import Measured, split_column
+from goae.evaluation.cells import SETS, Measured, split_column
 from goae.evaluation.claims import claims_page, read_analyses
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
@@ -82,10 +82,23 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
         }
     how = {"world": config.world_name, "resamples": config.resamples} | meter_notes(config, rows)
     whole = table_json(table, rows, missing, how, resamples=config.resamples)
+    check_subset(whole)
     for entry in whole["rows"] if fabric.is_global_zero else ():  # which writes them
         if entry["method"] in present:
             entry["training"] = trained_steps(config, present[entry["method"]])
     return whole
+
+
+def check_subset(whole: Mapping[str, Any]) -> None:
+    """Raises: ValueError for a method without distances of the inputs that all methods share."""
+    for row in whole["subset_rows"]:
+        absent = [c for c, cell in row["values"].items() if split_column(c)[0] in SETS and cell["ours"] is None]
+        if absent:
+            raise ValueError(
+                f"{row['method']} has no {', '.join(absent)} of the inputs that all methods share: the subset "
+                f"(subset.*) is another than when it was measured. Go back to that one, or delete its files in "
+                f"measured/*/*/ to measure it again"
+            )
 
 
 def trained_steps(config: TablesConfig, source: Source) -> dict[str, int]:
@@ -189,7 +202,8 @@ def regressor_file(config: TablesConfig) -> Path:
 def train_command(config: TablesConfig, key: str, run: str, file: Path) -> str:
     """The command that makes a row's file: the regressor, the whole sweep of its run, or the run by itself."""
     if file == regressor_file(config):
-        return f"python scripts/train_camera.py experiment={config.rows.camera}"
+        trained = f"{config.runs}/{config.rows.camera}-seed0/{file.name}"
+        return f"python scripts/train_camera.py experiment={config.rows.camera}` and `baselines.regressor={trained}"
     experiment = run.partition("-")[0]
     if sweep := re.match(rf"{experiment}-(table[23])-", run):
         return sweep_command(config, experiment, sweep[1])

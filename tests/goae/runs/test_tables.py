@@ -16,7 +16,7 @@ from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
 from goae.runs import tables
 from goae.runs.setup import trained
-from goae.runs.tables import make_tables
+from goae.runs.tables import check_subset, make_tables
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +208,10 @@ def test_every_row_has_runs_in_every_world(world: str) -> None:
 def test_wrong_choices_are_named(override: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         composed_as(TablesConfig, override, name="tables")
+
+
+def test_distances_of_another_subset_are_missed() -> None:
+    cells = {"MSE": {"ours": 1.0}, "FID60": {"ours": None}, "Time": {"ours": None}}
+    with pytest.raises(ValueError, match=r"Ours has no FID60 of the inputs that all methods share: .*subset\."):
+        check_subset({"subset_rows": [{"method": "Ours", "values": cells}]})
+    check_subset({"subset_rows": [{"method": "Ours", "values": cells | {"FID60": {"ours": 2.0}}}]})
