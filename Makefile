@@ -3,9 +3,11 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN ?= mini-seed0
-PIP = $(BIN)/python -m pip install --quiet --no-compile   # few of the modules are ever imported
+PIP = $(BIN)/python -m pip install --quiet --no-compile   # few of them are ever imported
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 SHIPPED = goae/assets/mini/runs/mini_long-seed0
+
+unexport PYTHONDONTWRITEBYTECODE   # modules are compiled when first imported, once for all processes
 
 .PHONY: mini test coverage lint clean
 
