@@ -133,7 +133,7 @@ def facts(table: PaperTable, rows: Mapping[str, Measured]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for protocol in protocols_of(table) if rows else []:
         named = {name: measured[protocol] for name, measured in rows.items()}
-        runs = [run for found_runs in named.values() for run in found_runs]
+        runs = [run for of_row in named.values() for run in of_row]
         check_shared(runs)
         widest = max(runs, key=lambda run: len(run.rows))
         groups = {

@@ -109,8 +109,9 @@ def trained_steps(config: TablesConfig, source: Source) -> dict[str, int]:
     if (folder / "config.yaml").exists():
         write_json(steps_of(folder), kept)  # its results outlive a run
     found: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
-    used = {"pti": ()}.get(source.method, ("encoder", "refiner") if source.method in REFINED else ("encoder",))
-    return {stage: steps for stage, steps in found.items() if stage in used}
+    if source.method == "pti":  # which uses none
+        return {}
+    return {stage: steps for stage, steps in found.items() if stage == "encoder" or source.method in REFINED}
 
 
 def steps_of(folder: Path) -> dict[str, int]:

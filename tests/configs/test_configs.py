@@ -35,7 +35,7 @@ CAMERAS = [name for name in EXPERIMENTS if name.endswith("camera")]  # of script
 
 
 def test_the_tests_compose_as_hydra_does() -> None:
-    """Keys before and after groups, lists, strings that look like numbers, null and quotes."""
+    """Keys before and after groups and twice, lists, and a string that looks like a number."""
     keys = ["seed=3", "stages.encoder.fit.steps=7", "paths.runs='0'", "goae.mix.planes=xy", "perception.lpips=vgg"]
     keys += ["stages.encoder.stage_steps=[1,2]", "stages.encoder.bg=1e-3", "generator.superresolution_channels=[8]"]
     given = ["seed=2", "experiment=mini", *keys, "preset=official", "run=again", "run=last"]
