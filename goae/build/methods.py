@@ -17,7 +17,7 @@ from goae.camera.regressor import load_regressor
 from goae.config import BaselinesConfig
 from goae.evaluation.results import module_hash
 from goae.evaluation.runner import Method
-from goae.evaluation.timing import Steps, goae_steps
+from goae.evaluation.timing import Steps, encoder_steps, goae_steps
 from goae.extractors.lpips import LPIPS
 from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter, read_generator
@@ -118,8 +118,7 @@ def _w_avg(given: Given) -> Tested:
 def _w_plus(given: Given) -> Tested:
     goae = given.encoder
     settings = {"generator": given.generator_hash, "encoder": module_hash(goae.encoder)}
-    steps = partial(goae_steps, goae, refine=False) if isinstance(goae, GOAE) else None
-    return Tested(EncoderOnly(goae), settings, steps)
+    return Tested(EncoderOnly(goae), settings, partial(encoder_steps, goae))
 
 
 def _full(given: Given) -> Tested:
@@ -141,7 +140,7 @@ def _refined(given: Given, inverter: Inverter) -> Tested:
         "refiner": module_hash(goae.afa),
         "goae": asdict(goae.config),
     }
-    return Tested(inverter, settings, partial(goae_steps, goae, refine=True))
+    return Tested(inverter, settings, partial(goae_steps, goae))
 
 
 def _rival(name: str, given: Given) -> Tested:
@@ -158,7 +157,7 @@ def _rival(name: str, given: Given) -> Tested:
     settings = {"generator": given.generator_hash, "encoder": module_hash(method.goae.encoder)}
     if parser is not None:
         settings |= {"parts": stored.config["parts"], "parts_sha256": module_hash(parser.logits.__self__)}  # type: ignore[attr-defined]
-    return Tested(method, settings)
+    return Tested(method, settings, partial(encoder_steps, method.goae))
 
 
 def _w(given: Given) -> Tested:

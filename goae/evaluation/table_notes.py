@@ -132,6 +132,10 @@ def _time(row: Mapping[str, Any]) -> str:
     spent = ""
     if iterations:
         spent = "; at most " + " and ".join(f"{n} iterations on the {part}" for part, n in iterations.items())
+    parts = {name.removeprefix("time_"): first[name] for name in first if name.startswith("time_")}
+    if parts:
+        told = ", ".join(f"{name} {seconds:.4g} s" for name, seconds in parts.items())
+        spent += f"; its parts, in a pass of their own: {told}"
     return (
         f"Time of {row['method']}: median of {first['timing_images']} images at batch 1 after {first['warm_up']} "
         f"uncounted, device synchronised, preprocessing not counted; {device}, {first['threads']} threads, PyTorch "

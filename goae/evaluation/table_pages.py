@@ -71,15 +71,18 @@ def markdown_page(printed: PaperTable, whole: Whole) -> str:
 
 
 def csv_page(printed: PaperTable, whole: Whole) -> str:
-    """Lines `paper`, `measured`, `low` and `high` of every method: as printed, and with all digits."""
+    """Lines of each method: `paper` as printed; `measured`, `low`, `high` with all digits; of a subset `shared_*`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [c.name for c in printed.columns]
     writer.writerow(["category", "method", "source", *columns])
-    for row in whole["rows"]:
-        for source, key in (("paper", "paper_printed"), ("measured", "ours"), ("low", "low"), ("high", "high")):
-            cells = [row["values"][column][key] for column in columns]
-            writer.writerow([row["category"], row["method"], source, *("" if c is None else c for c in cells)])
+    ours = {"measured": "ours", "low": "low", "high": "high"}
+    shared = {f"shared_{source}": key for source, key in ours.items()}
+    for part, sources in (("rows", {"paper": "paper_printed"} | ours), ("subset_rows", shared)):
+        for row in whole[part]:
+            for source, key in sources.items():
+                cells = [row["values"][column][key] for column in columns]
+                writer.writerow([row["category"], row["method"], source, *("" if c is None else c for c in cells)])
     return text.getvalue()
 
 

@@ -14,30 +14,42 @@ import torch
 from torch import Tensor
 
 from goae.evaluation.runner import Method, reconstruct
-from goae.models.goae import GOAE, Coded, View
+from goae.models.goae import GOAE
+from goae.models.latent_inverter import Coded, LatentInverter, View
 
 T = TypeVar("T")
 Steps = Callable[[Tensor, Tensor], Generator[str, None, View]]
 
 
-def goae_steps(goae: GOAE, image: Tensor, c: Tensor, *, refine: bool) -> Generator[str, None, View]:
+def encoder_steps(inverter: LatentInverter, image: Tensor, c: Tensor) -> Generator[str, None, View]:
+    """Invert by ws alone and reconstruct in parts: encode (image to ws), render. Returns: the input camera's view."""
+    coded = yield from _encode(inverter, image, c)
+    yield "render"
+    return coded.view
+
+
+def goae_steps(goae: GOAE, image: Tensor, c: Tensor) -> Generator[str, None, View]:
     """Invert and reconstruct in parts: encode (image to ws), refine (W+ render, AFA, refined planes), mix, render.
 
-    Without `refine`, encode and render. Returns: the view of the input camera.
+    Returns: the view of the input camera.
     """
-    ws = goae.encode(goae.encoder_input(image))
-    yield "encode"
-    features = goae.generator.features(ws, goae.feature_resolution)
-    planes = goae.generator.planes(features, ws)
-    view = goae.render(planes, ws, c)
-    if refine:
-        refined = goae.refine_planes(image, Coded(ws, features, planes, view))
-        yield "refine"
-        mixed = goae.mix(planes, refined.planes, c)
-        yield "mix"
-        view = goae.render(mixed.planes if goae.config.mix.input_view == "mix" else refined.planes, ws, c)
+    coded = yield from _encode(goae, image, c)
+    refined = goae.refine_planes(image, coded)
+    yield "refine"
+    mixed = goae.mix(coded.planes, refined.planes, c)
+    yield "mix"
+    view = goae.render(mixed.planes if goae.config.mix.input_view == "mix" else refined.planes, coded.ws, c)
     yield "render"
     return view
+
+
+def _encode(inverter: LatentInverter, image: Tensor, c: Tensor) -> Generator[str, None, Coded]:
+    """Yields once ws are there; what follows, planes and the view, belongs to the next part."""
+    ws = inverter.encode(inverter.encoder_input(image))
+    yield "encode"
+    features = inverter.generator.features(ws, inverter.feature_resolution)
+    planes = inverter.generator.planes(features, ws)
+    return Coded(ws, features, planes, inverter.render(planes, ws, c))
 
 
 def inversion_seconds(

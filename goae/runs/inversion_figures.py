@@ -204,8 +204,9 @@ def cats(config: FiguresConfig) -> Path:
     """Fig. 16 and 19: cats, which need the full world. Raises: ValueError: the mini world has none."""
     raise ValueError(
         f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
-        f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then draw figure=14 with generator_path=, "
-        f"images= and ours= of that run"
+        f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then draw "
+        f"{'figure=14' if config.figure == 16 else 'figure=17 with directions of its own in edits='} with "
+        f"generator_path=, images= and ours= of that run"
     )
 
 

@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 import torch
 from tiny import tiny_goae, tiny_images, tiny_labels
 
+from goae.baselines.encoder_only import EncoderOnly
 from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.protocols import (
     TABLE,
@@ -20,8 +22,9 @@ from goae.evaluation.protocols import (
     summarize_method,
 )
 from goae.evaluation.sets import image_distances
-from goae.evaluation.timing import goae_steps, inversion_seconds
+from goae.evaluation.timing import encoder_steps, goae_steps, inversion_seconds
 from goae.inversion import Inverter
+from goae.models.latent_inverter import View
 
 YAWS = (-60.0, -30.0, 0.0, 30.0, 60.0)
 
@@ -151,18 +154,24 @@ def test_parts_do_what_the_inverter_does(input_view: str) -> None:
     goae = tiny_goae()
     goae.config.mix.input_view = input_view
     inverter, image, c = Inverter(goae), tiny_images(1), tiny_labels(1)
-    steps = goae_steps(goae, image, c, refine=True)
-    names = []
-    with torch.inference_mode():
-        while True:
-            try:
-                names.append(next(steps))
-            except StopIteration as end:
-                view = end.value
-                break
+    names, view = run_steps(goae_steps(goae, image, c))
     assert names == ["encode", "refine", "mix", "render"]
     expected = inverter.reconstruct(inverter.invert(image, c))
     torch.testing.assert_close(view.image, expected.image, rtol=0, atol=1e-6)
+    names, view = run_steps(encoder_steps(goae, image, c))
+    assert names == ["encode", "render"]
+    torch.testing.assert_close(view.image, EncoderOnly(goae).invert(image, c).view.image, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def run_steps(steps: Generator[str, None, View]) -> tuple[list[str], View]:
+    """The names of the parts, and what the last one returns."""
+    names = []
+    while True:
+        try:
+            names.append(next(steps))
+        except StopIteration as end:
+            return names, end.value
 
 
 class Clock:

@@ -74,7 +74,8 @@ def store(
     results.cost_path.write_text(json.dumps(hours))
     if not novel:
         seconds = {"time": len(method) + shift, "timing_images": 2, "warm_up": 1, "threads": 1, "devices": ["a CPU"]}
-        extra = {"iterations_at_most": {"code": 450, "generator": 350}} if method == "pti" else {}
+        known = {"pti": {"iterations_at_most": {"code": 450, "generator": 350}}, "psp": {"time_encode": 0.25}}
+        extra = known.get(method, {})
         (folder / f"{method}.time.json").write_text(json.dumps(seconds | {"torch": "2"} | extra))
 
 
@@ -195,6 +196,10 @@ def test_all_methods_are_shown_on_the_inputs_of_a_subset(tmp_path: Path) -> None
     assert "PTI is measured on 4 of 8 inputs (input view) and 4 of 8 inputs (novel view)" in page
     assert "All methods on the inputs that they share: 4 of the input view and 4 of the novel view." in page
     assert "at most 450 iterations on the code and 350 iterations on the generator" in page
+    assert "PyTorch 2; its parts, in a pass of their own: encode 0.25 s." in page
+    table = list(csv.DictReader(io.StringIO(csv_page(TABLE_1, whole))))
+    assert [row["source"] for row in table[28:31]] == ["shared_measured", "shared_low", "shared_high"]
+    assert float(table[-3]["MSE"]) == subset["MSE"]["ours"] and len(table) == 28 + 21
 
 
 def test_the_page_has_bold_bests_footnotes_and_missing_rows(tmp_path: Path) -> None:
