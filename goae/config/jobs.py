@@ -239,6 +239,32 @@ class DirectionsConfig:
 
 
 @dataclass
+class EditsConfig:
+    """scripts/eval_edits.py: edits of inverted heads, from several views."""
+
+    run: str = "mini_long-seed0"  # of both stages
+    runs: str = "runs"
+    images: str = "data/mini/test.zip"  # folder or zip in EG3D's format
+    num_images: int = 0  # from the first; 0: all
+    batch_size: int = 10
+    yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees, level cameras
+    edits: list[EditConfig] = field(default_factory=list)  # each direction's file is named after its attribute
+    glasses: str = ""  # as for scripts/invert.py
+    network_path: str = ""  # of the mini perception network, which scores; empty: the shipped one
+    resamples: int = 1000  # of the intervals
+    device: str = "auto"  # auto | cpu | cuda
+    output: str = "docs/results/mini/edits.json"
+
+    def __post_init__(self) -> None:
+        labels = [edit.label for edit in self.edits]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"edits has the labels {labels}; expected some, each of them once")
+        if self.num_images < 0 or self.batch_size < 1 or self.resamples < 2 or len(self.yaws) < 2:
+            raise ValueError("expected num_images >= 0, batch_size >= 1, resamples >= 2 and at least two yaws")
+        check_device(self.device)
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 

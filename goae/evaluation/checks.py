@@ -14,7 +14,8 @@ from goae.evaluation.paper_tables import METRICS, TABLES
 from goae.evaluation.stored import TOGETHER
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not testable here"
-Tables = Mapping[int, Mapping[str, Any]]  # number of the table -> its JSON
+EDITS = "edits"  # beside the tables, the JSON of scripts/eval_edits.py
+Tables = Mapping[int | str, Mapping[str, Any]]  # number of a table, or EDITS -> JSON
 
 
 class Check(NamedTuple):
@@ -149,6 +150,23 @@ def faster(tables: Tables, optimiser: str, factor: float) -> Check:
     if len(runs) != 1 or None in runs:
         return Check(text, None, "time: not measured in the same run")
     return Check(text, theirs >= factor * ours, f"{theirs:.4g} s against {ours:.4g} s, {theirs / ours:.0f} times")
+
+
+def edited(tables: Tables) -> list[Check]:
+    """For each edit: its attribute changes as wanted in every view, the interval over heads excluding zero."""
+    return [_edited(edit) for edit in tables.get(EDITS, {}).get("edits", {}).values()]
+
+
+def _edited(edit: Mapping[str, Any]) -> Check:
+    text = f"{edit['label']}, {edit['alpha']:+g} along {edit['attribute']}, changes it as wanted in every view"
+    views = {yaw: (view["change"], *view["change_interval"]) for yaw, view in edit["views"].items()}
+    told = "; ".join(f"{yaw}° {mean:+.2f} [{low:+.2f}, {high:+.2f}]" for yaw, (mean, low, high) in views.items())
+    (low, high), lost = edit["alike_lost_interval"], edit["alike_lost"]
+    evidence = (
+        f"{told} standard deviations, {edit['spread']:.2f} over the views of a head; identity between its views "
+        f"{edit['alike']:.3f}, as inverted {edit['alike_unedited']:.3f}, lost {lost:+.3f} [{low:+.3f}, {high:+.3f}]"
+    )
+    return Check(text, all(low > 0 for _, low, _ in views.values()), evidence)
 
 
 def order(tables: Tables, number: int, methods: Sequence[str], column: str) -> Check:

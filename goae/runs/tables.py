@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from goae.config import ProtocolConfig, TablesConfig, TrainConfig, find_run, load_run, run_file
 from goae.evaluation.cells import SETS, Measured, split_column
+from goae.evaluation.checks import EDITS, Tables
 from goae.evaluation.claims import claims_page, read_analyses
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
@@ -243,13 +244,14 @@ def meter_notes(config: TablesConfig, rows: dict[str, Measured]) -> dict[str, An
 
 
 def make_claims(config: TablesConfig) -> Path:
-    """Write `claims.md` from the tables of the folder, with the analyses of `claims-analysis.md` if that is there.
+    """Write `claims.md` from the folder's tables and edits.json, with the analyses of `claims-analysis.md` if there.
 
     Raises: FileNotFoundError if there is no table; ValueError for an analysis of something else than a claim or goal.
     """
-    paths = {number: config.folder / f"table{number}.json" for number in TABLES}
-    tables = {number: json.loads(path.read_text()) for number, path in paths.items() if path.exists()}
-    if not tables:
+    paths: dict[int | str, Path] = {number: config.folder / f"table{number}.json" for number in TABLES}
+    paths[EDITS] = config.folder / f"{EDITS}.json"
+    tables: Tables = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    if not tables.keys() - {EDITS}:
         raise FileNotFoundError(
             f"{config.folder} has no table1.json to table3.json; run `python scripts/tables.py table=1`"
         )

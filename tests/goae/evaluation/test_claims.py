@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from goae.evaluation.cells import split_column
-from goae.evaluation.checks import FAILS, HOLDS, UNTESTED, Tables
+from goae.evaluation.checks import EDITS, FAILS, HOLDS, UNTESTED, Tables
 from goae.evaluation.claims import CLAIMS, GOALS, claims_page, read_analyses
 from goae.evaluation.paper_tables import TABLES
 
@@ -65,6 +65,21 @@ def test_the_papers_numbers_support_its_claims() -> None:
 )
 def test_a_number_to_the_contrary_ends_a_claim(name: str, cell: tuple[int, str, str], value: float) -> None:
     assert verdict(name, paper_tables({(3, "w/ AFA", "MSE"): 0.0301, cell: value})) == FAILS
+
+
+def edits(low: float) -> dict[str, Any]:
+    view = {"change": 1.0, "change_interval": [low, 2.0], "identity": 0.8, "identity_interval": [0.7, 0.9]}
+    alike = {"alike": 0.7, "alike_unedited": 0.75, "alike_lost": 0.05, "alike_lost_interval": [0.01, 0.09]}
+    made = {"label": "Young", "alpha": -1.0, "attribute": "age", "views": {"-40": view, "0": view}, "spread": 0.1}
+    return {"edits": {"Young": made | alike}}
+
+
+def test_edits_decide_with_their_intervals() -> None:
+    assert verdict("R79", {**TRUE, EDITS: edits(-0.1)}) == FAILS
+    assert verdict("R79", {**TRUE, EDITS: edits(0.5)}) == UNTESTED  # the cats are
+    page = claims_page({**TRUE, EDITS: edits(0.5)}, "mini")
+    assert "Young, -1 along age, changes it as wanted in every view: yes. -40° +1.00 [+0.50, +2.00]; 0° +1.00" in page
+    assert "identity between its views 0.700, as inverted 0.750, lost +0.050 [+0.010, +0.090]" in page
 
 
 def test_the_independent_network_is_told_beside_identity() -> None:
