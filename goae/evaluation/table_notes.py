@@ -105,11 +105,17 @@ def method_notes(printed: PaperTable, whole: Whole) -> list[str]:
     notes = []
     for row in whole["rows"]:
         parts = [METHODS[printed.number][row["method"]]] if row["method"] in METHODS[printed.number] else []
-        if steps := row.get("training"):
-            parts.append("trained for " + " + ".join(f"{n:,} steps ({stage})" for stage, n in steps.items()))
+        if stages := row.get("training"):
+            parts.append("trained for " + " + ".join(_trained(stage, facts) for stage, facts in stages.items()))
         if parts and row["status"] == "measured":
             notes.append(f"{row['method']}: {'; '.join(parts)}.")
     return notes
+
+
+def _trained(stage: str, facts: Mapping[str, Any]) -> str:
+    change = facts.get("val_mse_change")
+    moved = "" if change is None else f", validation MSE {change:+.1%} over the last fifth"
+    return f"{facts['steps']:,} steps ({stage}{moved})"
 
 
 def origin_note(whole: Whole) -> str:

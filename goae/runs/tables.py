@@ -14,13 +14,13 @@ from goae.evaluation.claims import claims_page, read_analyses
 from goae.evaluation.meters import footnotes
 from goae.evaluation.paper_tables import TABLES, PaperTable
 from goae.evaluation.records import read_records
-from goae.evaluation.runner import write_json
 from goae.evaluation.stored import is_complete, read_stored, time_path
 from goae.evaluation.table_pages import write_pages
 from goae.evaluation.tables import SOURCES, Source, meters_of, protocols_of, table_json
 from goae.runs.measure import check_complete, measure
 from goae.runs.setup import launch
 from goae.runs.times import time_together
+from goae.runs.training_facts import training_of
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -86,7 +86,7 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
     check_subset(whole)
     for entry in whole["rows"] if fabric.is_global_zero else ():  # which writes them
         if entry["method"] in present:
-            entry["training"] = trained_steps(config, present[entry["method"]])
+            entry["training"] = training(config, present[entry["method"]])
     return whole
 
 
@@ -102,26 +102,14 @@ def check_subset(whole: Mapping[str, Any]) -> None:
             )
 
 
-def trained_steps(config: TablesConfig, source: Source) -> dict[str, int]:
-    """stage -> steps of the first run of a row: of the stages that its method uses."""
+def training(config: TablesConfig, source: Source) -> dict[str, dict[str, Any]]:
+    """stage -> what training did, of the first run of a row: of the stages that its method uses."""
     name = runs_of(config, source)[0]
     kept = config.protocol_config("input_view", name, [source.method]).folder.parent / "training.json"
-    folder = find_run(config.runs, name)
-    if (folder / "config.yaml").exists():
-        write_json(steps_of(folder), kept)  # its results outlive a run
-    found: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    found = training_of(find_run(config.runs, name), kept)
     if source.method == "pti":  # which uses none
         return {}
-    return {stage: steps for stage, steps in found.items() if stage == "encoder" or source.method in REFINED}
-
-
-def steps_of(folder: Path) -> dict[str, int]:
-    """stage -> steps of a run, of the one whose stage 1 it goes on from too."""
-    run = load_run(folder, TrainConfig)
-    found = {stage: getattr(run.stages, stage).fit.steps for stage in run.own_stages}
-    if run.paths.encoder and (first := run_file(run.paths.encoder).parent / "config.yaml").exists():
-        found = {"encoder": load_run(first.parent, TrainConfig).stages.encoder.fit.steps} | found
-    return found
+    return {stage: facts for stage, facts in found.items() if stage == "encoder" or source.method in REFINED}
 
 
 def measure_missing(config: ProtocolConfig, fabric: "Fabric") -> None:

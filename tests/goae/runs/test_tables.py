@@ -82,9 +82,10 @@ def test_a_table_is_measured_written_and_resumed(
     assert whole["protocol"]["uninformative"] == ["LPIPS"]
     page = (tmp_path / "table3.md").read_text()
     assert "uninformative on these images" in page and "w/ conv: a plain CNN" in page
-    steps = json.loads((tmp_path / "measured" / "tiny-seed0" / "training.json").read_text())
-    assert whole["rows"][1]["training"] == steps and steps.keys() == {"encoder", "refiner"}
-    assert f"w/ AFA: trained for {steps['encoder']} steps (encoder) + {steps['refiner']} steps (refiner)." in page
+    told = json.loads((tmp_path / "measured" / "tiny-seed0" / "training.json").read_text())
+    assert whole["rows"][1]["training"] == told and told.keys() == {"encoder", "refiner"}
+    first, second = (told[stage]["steps"] for stage in ("encoder", "refiner"))
+    assert f"w/ AFA: trained for {first} steps (encoder) + {second} steps (refiner)." in page
     assert "## R77: " in (tmp_path / "claims.md").read_text()
 
     def refuse(*args: object) -> None:

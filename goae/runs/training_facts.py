@@ -1,0 +1,43 @@
+"""What is told of a run's training beside its numbers: steps, and how much validation was still moving at the end."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from goae.config import TrainConfig, load_run, run_file
+from goae.evaluation.runner import write_json
+from goae.training.tracking import read_metrics
+
+LAST = 0.2  # share of the steps over which the change is told
+
+
+def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
+    """stage -> `steps`, and `val_mse_change` where validation tells; kept in a file that outlives the run.
+
+    Of a run that goes on from the stage 1 of another, that one's stage 1.
+    """
+    if (folder / "config.yaml").exists():
+        write_json(_read(folder), kept)
+    found: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    return found
+
+
+def change_at_the_end(rows: Sequence[dict[str, float]], steps: int) -> float | None:
+    """Validation MSE at the end over that a fifth of the steps before, minus 1; None if either was not measured."""
+    measured = {int(row["step"]): row["val/mse"] for row in rows if "val/mse" in row}
+    before = max((step for step in measured if step <= (1 - LAST) * steps), default=0)
+    return measured[steps] / measured[before] - 1 if before and steps in measured else None
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    run, found = load_run(folder, TrainConfig), {}
+    if run.paths.encoder and (first := run_file(run.paths.encoder).parent / "config.yaml").exists():
+        found["encoder"] = _facts(load_run(first.parent, TrainConfig), first.parent, "encoder")
+    return found | {stage: _facts(run, folder, stage) for stage in run.own_stages}
+
+
+def _facts(run: TrainConfig, folder: Path, stage: str) -> dict[str, Any]:
+    steps: int = getattr(run.stages, stage).fit.steps
+    change = change_at_the_end(read_metrics(folder, stage), steps)
+    return {"steps": steps} if change is None else {"steps": steps, "val_mse_change": change}
