@@ -380,8 +380,8 @@ def hashed(stream: int, count: int) -> Tensor:
     return math.sqrt(12) * ((h.double() + 0.5) / 2**32 - 0.5)
 
 
-def hashed_generator(name: str, **rendering: Any) -> TriPlaneGenerator:
-    generator = TriPlaneGenerator(config(name, rendering), impl="ref")
+def hashed_generator(name: str, impl: str = "ref", **rendering: Any) -> TriPlaneGenerator:
+    generator = TriPlaneGenerator(config(name, rendering), impl=impl)
     state = generator.state_dict()
     names = sorted(n for n in state if not n.endswith("resample_filter"))
     assert len(names) == 150
@@ -425,7 +425,7 @@ def test_hashed_numbers() -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_hashed_face_generator() -> None:
-    generator = hashed_generator("ffhq512", depth_resolution=12, depth_resolution_importance=12)
+    generator = hashed_generator("ffhq512", "auto", depth_resolution=12, depth_resolution_importance=12)
     ws, c = hashed_views(generator, 4.2647)
     f, skip = generator.features(ws, 32)
     out = generator.synthesis(ws, c, resolution=16)
