@@ -192,6 +192,7 @@ class FiguresConfig:
     networks: PerceptionConfig = field(default_factory=PerceptionConfig)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)  # Fig. 3
     shown: int = 0  # which of the z is drawn
+    cats: bool = False  # whether the subjects are cats, of which Fig. 16 and 19 are
     images: str = "data/mini/test.zip"  # folder or zip in EG3D's format, of the figures with inversions
     subjects: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # which of them
     yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14, 15

@@ -1,4 +1,4 @@
-"""The figures that show edits: Fig. 1, 10, 17 and 18."""
+"""The figures that show edits: Fig. 1, 10 and 17 to 19."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor
 from goae.config import FiguresConfig
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import Subject, at_yaw, open_run, subjects, write
+from goae.runs.inversion_figures import Subject, at_yaw, check_cats, open_run, part_of, subjects, write
 from goae.runs.setup import run_inverter
 from goae.viz.sheet import sheet
 
@@ -32,14 +32,25 @@ def teaser(config: FiguresConfig) -> Path:
 
 def edits(config: FiguresConfig) -> Path:
     """Fig. 10, 17 and 18: inversions and their edits from several cameras; 17 and 18 have half of the subjects each."""
+    part = slice(NUM_EDITED) if config.figure == 10 else part_of(config)
+    if not config.subjects[part]:
+        raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 17 and 18")
+    return draw_edits(config, part)
+
+
+def cat_edits(config: FiguresConfig) -> Path:
+    """Fig. 19: cats, their inversions and edits from several cameras."""
+    check_cats(config)
+    return draw_edits(config, slice(None))
+
+
+def draw_edits(config: FiguresConfig, part: slice) -> Path:
+    """Rows of each of these subjects: its inversion, and each edit."""
     inverter = run_inverter(open_run(config, config.ours))
     deltas = edit_deltas(config, inverter)
-    shown = list(zip(config.subjects, subjects(config), strict=True))[part_of(config)]
-    if not shown:
-        raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 17 and 18")
     rows: list[list[Tensor | None]] = []
     labels = []
-    for number, subject in shown:
+    for number, subject in list(zip(config.subjects, subjects(config), strict=True))[part]:
         inversion = inverter.invert(subject.image, subject.c)
         edited = {label: inverter.edit(inversion, delta) for label, delta in deltas.items()}
         for label, state in {"inversion": inversion, **edited}.items():
@@ -50,12 +61,6 @@ def edits(config: FiguresConfig) -> Path:
     columns = ["input", "source view", *(f"{yaw:+g}°" for yaw in config.novel_yaws)]
     told = ", ".join(f"{edit.label}: {edit.alpha:+g} along {Path(edit.direction).stem}" for edit in config.edits)
     return write(config, sheet(rows, columns, labels, caption=f"Fig. {config.figure}: edits of one inversion. {told}."))
-
-
-def part_of(config: FiguresConfig) -> slice:
-    """Which of the subjects a figure shows."""
-    half = -(-len(config.subjects) // 2)
-    return {10: slice(NUM_EDITED), 17: slice(half), 18: slice(half, None)}[config.figure]
 
 
 def novel_views(config: FiguresConfig, inverter: Inverter, inversion: Inversion, subject: Subject) -> list[Tensor]:
@@ -70,4 +75,10 @@ def edit_deltas(config: FiguresConfig, inverter: Inverter) -> dict[str, Tensor]:
     return {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
 
 
-EDIT_FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {1: teaser, 10: edits, 17: edits, 18: edits}
+EDIT_FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {
+    1: teaser,
+    10: edits,
+    17: edits,
+    18: edits,
+    19: cat_edits,
+}

@@ -182,32 +182,47 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
 
 def views(config: FiguresConfig) -> Path:
     """Fig. 14 and 15: inputs and their inversions from all around; each figure has half of the subjects."""
+    shown = part_of(config)
+    if not names(config.subjects)[shown]:
+        raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 14 and 15")
+    return draw_views(config, shown)
+
+
+def cat_views(config: FiguresConfig) -> Path:
+    """Fig. 16: cats and their inversions from all around."""
+    check_cats(config)
+    return draw_views(config, slice(None))
+
+
+def draw_views(config: FiguresConfig, shown: slice) -> Path:
+    """A row for each of these subjects, a column for each of `yaws`."""
     inverter = run_inverter(open_run(config, config.ours))
     if len(config.yaws) < 5:
         raise ValueError(f"yaws has {len(config.yaws)} angles; expected at least five")
-    half = -(-len(config.subjects) // 2)
-    shown = slice(0, half) if config.figure == 14 else slice(half, None)
     rows = []
     for subject in subjects(config)[shown]:
         inversion = inverter.invert(subject.image, subject.c)
         rows.append(
             [subject.image[0], *(inverter.render(inversion, at_yaw(subject.c, y)).image[0] for y in config.yaws)]
         )
-    if not rows:
-        raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 14 and 15")
     columns = ["input", *(f"{yaw:+g}°" for yaw in config.yaws)]
     caption = f"Fig. {config.figure}: inversions from further cameras."
     return write(config, sheet(rows, columns, names(config.subjects)[shown], caption=caption))
 
 
-def cats(config: FiguresConfig) -> Path:
-    """Fig. 16 and 19: cats, which need the full world. Raises: ValueError: the mini world has none."""
-    raise ValueError(
-        f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
-        f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then draw "
-        f"{'figure=14' if config.figure == 16 else 'figure=17 with directions of its own in edits='} with "
-        f"generator_path=, images= and ours= of that run"
-    )
+def part_of(config: FiguresConfig) -> slice:
+    """Which of the subjects one of the two halves of a figure shows: 14 and 15, 17 and 18."""
+    half = -(-len(config.subjects) // 2)
+    return slice(half) if config.figure in (14, 17) else slice(half, None)
+
+
+def check_cats(config: FiguresConfig) -> None:
+    """Raises: ValueError unless the subjects are cats."""
+    if not config.cats:
+        raise ValueError(
+            f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
+            f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then give pictures=cats"
+        )
 
 
 def open_run(config: FiguresConfig, name: str) -> TrainConfig:
@@ -268,6 +283,5 @@ INVERSION_FIGURES: dict[int, Callable[[FiguresConfig], Path]] = {
     13: comparison,
     14: views,
     15: views,
-    16: cats,
-    19: cats,
+    16: cat_views,
 }

@@ -11,7 +11,7 @@ from eg3d.cameras import canonical_label
 from PIL import Image
 from tiny import tiny_generator, tiny_goae, tiny_images, tiny_labels, tiny_rival
 
-from goae.config import FiguresConfig, TrainConfig, claim_run
+from goae.config import FiguresConfig, TablesConfig, TrainConfig, claim_run
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
 from goae.inversion import Inverter
@@ -20,6 +20,7 @@ from goae.models.occlusion import seen_points
 from goae.runs.diagram_figures import tree
 from goae.runs.figures import draw_figure, list_figures
 from goae.runs.inversion_figures import (
+    CATS,
     Subject,
     at_yaw,
     available,
@@ -69,9 +70,9 @@ def figures(given: list[str], folder: Path, *more: str) -> FiguresConfig:
     return config
 
 
-@pytest.mark.parametrize("figure", [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 17, 18])
+@pytest.mark.parametrize("figure", [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19])
 def test_every_figure_is_drawn(given: list[str], figure: int, tmp_path: Path) -> None:
-    path = draw_figure(figures(given, tmp_path, f"figure={figure}"))
+    path = draw_figure(figures(given, tmp_path, f"figure={figure}", f"cats={figure in CATS}"))
     picture = Image.open(path)
     assert path == tmp_path / f"figure-{figure}.png" and min(picture.size) > 100
     assert len(set(picture.convert("RGB").getdata())) > 20  # not an empty page
@@ -131,6 +132,18 @@ def test_cameras_keep_radius_and_intrinsics() -> None:
     assert yaw_of(mirrored(c)) == pytest.approx(-0.6109, abs=1e-4)
     assert abs(yaw_of(mirrored(canonical_label()))) == pytest.approx(0.3491, abs=1e-4)  # 20 degrees
     assert torch.allclose(c[:, 16:], canonical_label()[:, 16:])
+
+
+def test_the_full_world_is_a_choice() -> None:
+    """Its runs are those of configs/rows/full.yaml; cats have figures of their own."""
+    faces, cats = (composed_as(FiguresConfig, f"pictures={name}", name="figures") for name in ("full", "cats"))
+    rows = composed_as(TablesConfig, "world=full", "table=1", name="tables").rows
+    assert list(faces.encoders.values()) == [*rows.no_adv_no_bg, *rows.no_adv, *rows.no_bg, *rows.adv_bg]
+    assert list(faces.refiners.values()) == [*rows.conv, *rows.afa]
+    assert list(faces.compared.values()) == [*rows.ide3d, *rows.psp, *rows.e4e, "pti", "pose_opt", *rows.full]
+    assert faces.ours == rows.full[0] and not faces.cats and len(faces.edits) == 3
+    assert cats.cats and not cats.edits and cats.ours == "afhq_cat-seed0"
+    assert cats.networks.background == composed_as(TrainConfig, "experiment=afhq_cat").perception.background
 
 
 def test_what_cannot_be_drawn_is_refused(given: list[str], tmp_path: Path) -> None:
