@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from eg3d.cameras import split_label
 from eg3d.generator import TriPlaneGenerator
 from eg3d.rendering.rays import rays
-from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2 import WindowAttention
 from torch import Tensor, nn
 
 from goae.models.afa import AFA, AFAConfig, AFAOutput
@@ -22,6 +22,7 @@ from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.goae import GOAE
 from goae.models.occlusion import draw_sigmas, mix_planes, surface_points, visibility_masks
 from goae.models.swin import Pyramid, SwinConfig, SwinPyramid
+from goae.models.window_attention import FusedWindowAttention
 
 ALL_POINTS = 2**62  # samples evaluated at once: all of any render
 
@@ -93,19 +94,9 @@ class PlainPyramid(SwinPyramid):
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
-        swin = SwinTransformerV2(
-            img_size=config.image_resolution,
-            patch_size=config.patch_size,
-            num_classes=0,
-            embed_dim=config.embed_dim,
-            depths=tuple(config.depths),
-            num_heads=tuple(config.num_heads),
-            window_size=config.window_size,
-            mlp_ratio=config.mlp_ratio,
-            drop_path_rate=config.drop_path,
-            pretrained_window_sizes=tuple(config.pretrained_window_sizes),
-        )
-        self.patch_embed, self.layers, self.norm = swin.patch_embed, swin.layers, swin.norm
+        for module in self.modules():
+            if isinstance(module, FusedWindowAttention):
+                module.__class__ = WindowAttention  # type: ignore[assignment]  # the same parameters
 
     def forward(self, image: Tensor) -> Pyramid:
         """Image (B, 3, H, W) -> the stages' inputs and the normalised output of the last."""

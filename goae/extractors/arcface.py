@@ -11,16 +11,16 @@ is the cosine of embeddings. Layer names are those of the public checkpoint `mod
 
 from pathlib import Path
 
-import torch
 from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goae.extractors.frozen import Frozen, read_state
+from goae.ir_se import Trunk
 from goae.states import load_strictly
 from goae.weights import locate
 
-STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit of each halves the resolution
+WIDTHS, UNITS, SQUEEZE = (64, 128, 256, 512), (3, 4, 14, 3), 16
 
 
 class ArcFace(Frozen):
@@ -41,7 +41,7 @@ class ArcFace(Frozen):
 
     def embed(self, image: Tensor) -> Tensor:
         """Identity of (B, 3, H, W) images in [-1, 1]. Returns: (B, 512) unit vectors."""
-        return F.normalize(self.network(crop(image)))
+        return F.normalize(self.network.embed(crop(image)))
 
 
 def crop(image: Tensor) -> Tensor:
@@ -53,53 +53,16 @@ def crop(image: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(image[:, :, 35:223, 32:220], 112)
 
 
-class IRSE50(nn.Module):
+class IRSE50(Trunk):
     """Improved residual network of 50 layers with squeeze-and-excitation: (B, 3, 112, 112) -> (B, 512)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        units, channels = [], 64
-        for width, count in STAGES:
-            for i in range(count):
-                units.append(_Unit(channels, width, 2 if i == 0 else 1))
-                channels = width
-        self.body = nn.Sequential(*units)
+        super().__init__(3, WIDTHS, UNITS, SQUEEZE)
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(512), nn.Dropout(0.6), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), nn.BatchNorm1d(512)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output_layer(self.body(self.input_layer(x)))
-
-
-class _Unit(nn.Module):
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
-        if in_channels != channels:
-            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-            self.shortcut_layer = nn.Sequential(conv, nn.BatchNorm2d(channels))
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(in_channels),
-            nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False),
-            nn.PReLU(channels),
-            nn.Conv2d(channels, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            _Excitation(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut_layer(x) + self.res_layer(x)
-
-
-class _Excitation(nn.Module):
-    """Squeeze-and-excitation with a 16-fold bottleneck."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // 16, 1, bias=False)
-        self.fc2 = nn.Conv2d(channels // 16, channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
+    def embed(self, image: Tensor) -> Tensor:
+        """The embedding (B, 512), of no fixed length."""
+        embedding: Tensor = self.output_layer(self(image)[-1])
+        return embedding

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from eg3d.ops.conv3x3 import LANES, conv3x3
 from torch import Tensor, nn
 
+from goae.ir_se import ResidualUnit, folded
 from goae.models.attention import CrossAttention
-from goae.models.ir_se import ResidualUnit, folded
 
 RESIDUALS = ("auto", "img_minus_rec", "rec_minus_img")
 

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from goae.models.latent_inverter import LatentEncoder
-from goae.models.pyramid_encoder import RivalConfig, StylePyramid
+from goae.models.pyramid_encoder import RivalConfig, StylePyramid, WholeEncoder
 
 
 class PartParser(NamedTuple):
@@ -35,38 +34,23 @@ class PartParser(NamedTuple):
     num_parts: int
 
 
-class IDE3DEncoder(LatentEncoder):
+class IDE3DEncoder(WholeEncoder):
     """A semantic encoder for the leading rows and a texture encoder for the others.
 
     The parser is no part of the module: it is neither trained nor stored with it.
     """
 
-    last_stage = 0
-
     def __init__(self, config: RivalConfig, num_ws: int, w_dim: int, parser: PartParser) -> None:
         """Raises: ValueError if one of the two encoders has no row to write."""
-        super().__init__()
+        super().__init__(config, num_ws, w_dim)
         if not 0 < config.geometry_rows < num_ws:
             raise ValueError(
                 f"rival.geometry_rows={config.geometry_rows} must leave rows to both encoders; ws has {num_ws}"
             )
-        self.config, self.num_ws, self.w_dim, self.parser = config, num_ws, w_dim, parser
+        self.parser = parser
         channels = parser.num_parts + (3 if config.geometry_sees == "both" else 0)
         self.semantic = StylePyramid(config, channels, range(config.geometry_rows), w_dim)
         self.texture = StylePyramid(config, 3, range(config.geometry_rows, num_ws), w_dim)
-
-    @property
-    def image_resolution(self) -> int:
-        """Side of the image that both trunks take."""
-        return self.config.image_resolution
-
-    def active_rows(self, stage: int) -> int:
-        """All."""
-        return self.num_ws
-
-    def offsets(self, image: Tensor, stage: int = 0) -> Tensor:
-        """ws - w_avg."""
-        return self(image)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, h, h) -> (B, num_ws, w_dim); no gradient flows through the part labels."""

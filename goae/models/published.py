@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from goae.ir_se import Trunk
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
-from goae.models.ir_se import Trunk
 from goae.models.swin import SwinPyramid
 
 log = logging.getLogger(__name__)

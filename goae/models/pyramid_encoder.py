@@ -18,7 +18,7 @@ from eg3d.nn.layers import FullyConnected
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goae.models.ir_se import Trunk
+from goae.ir_se import Trunk
 from goae.models.latent_inverter import LatentEncoder
 
 GEOMETRY_SEES = ("parts", "both")
@@ -128,15 +128,14 @@ class StylePyramid(nn.Module):
         return torch.stack([style(sums[level]) for style, level in zip(styles, levels, strict=True)], dim=1)
 
 
-class PSPEncoder(LatentEncoder):
-    """pSp-3D: every row a code of its own from the first step on."""
+class WholeEncoder(LatentEncoder):
+    """An encoder that writes all rows from the first step on."""
 
     last_stage = 0
 
     def __init__(self, config: RivalConfig, num_ws: int, w_dim: int) -> None:
         super().__init__()
         self.config, self.num_ws, self.w_dim = config, num_ws, w_dim
-        self.pyramid = StylePyramid(config, 3, range(num_ws), w_dim)
 
     @property
     def image_resolution(self) -> int:
@@ -150,6 +149,14 @@ class PSPEncoder(LatentEncoder):
     def offsets(self, image: Tensor, stage: int = 0) -> Tensor:
         """ws - w_avg."""
         return self(image)
+
+
+class PSPEncoder(WholeEncoder):
+    """pSp-3D: every row a code of its own."""
+
+    def __init__(self, config: RivalConfig, num_ws: int, w_dim: int) -> None:
+        super().__init__(config, num_ws, w_dim)
+        self.pyramid = StylePyramid(config, 3, range(num_ws), w_dim)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, h, h) -> (B, num_ws, w_dim)."""
