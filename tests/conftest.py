@@ -39,3 +39,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "train.zip"
     write_split(SplitConfig("train", 12, 0, 32), path, workers=1, progress=lambda done: None)
     return path
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shipped run stands in for one that is missing."""
+    monkeypatch.setattr("goae.config.training.SHIPPED_RUNS", str(tmp_path / "nothing"))

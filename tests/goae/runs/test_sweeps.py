@@ -84,6 +84,7 @@ def test_tables_read_the_runs_that_sweeps_leave(world: str, experiment: str, see
     assert variants == {"paper": rows.afa, "conv": rows.conv} and rows.no_mix == rows.afa
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
     config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", name="tables")
     for name, source in SOURCES[2].items():
@@ -93,6 +94,7 @@ def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
         assert told.count("config.yaml") == 3 and told.count("`") == 2  # of three seeds, with one command
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_commands_train_no_more_than_the_rows_name(tmp_path: Path) -> None:
     config = composed_as(TablesConfig, "world=full", "table=2", f"runs={tmp_path}", name="tables")
     assert sweep_command(config, "ffhq", "table2").endswith(" sweep=table2 'hydra.sweeper.params={seed: \"0\"}'")

@@ -158,6 +158,7 @@ def test_shipped_runs_stand_in(tmp_path: Path, overrides: list[str], monkeypatch
     assert json.loads((tmp_path / "table3.json").read_text())["rows"][1]["runs"] == ["tiny-seed0"]
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_a_missing_row_is_an_error_that_lists_commands(tmp_path: Path, overrides: list[str]) -> None:
     more = ["table=3", "rows.conv=[mini-conv-seed2]"]
     command = r"`python scripts/train\.py experiment=mini afa\.variant=conv seed=2 run=mini-conv-seed2`"
@@ -175,6 +176,7 @@ def test_a_missing_row_is_an_error_that_lists_commands(tmp_path: Path, overrides
     assert "w/ conv was not run" in (tmp_path / "table3.md").read_text()
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_every_row_of_table_1_names_its_command(tmp_path: Path, overrides: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         make_tables(configured(overrides, tmp_path, "table=1", "baselines.regressor=none.safetensors"))
