@@ -54,7 +54,7 @@ def crop(image: Tensor) -> Tensor:
 
 
 class IRSE50(Trunk):
-    """Improved residual network of 50 layers with squeeze-and-excitation: (B, 3, 112, 112) -> (B, 512)."""
+    """Improved residual network of 50 layers with squeeze-and-excitation, and the embedding of its last map."""
 
     def __init__(self) -> None:
         super().__init__(3, WIDTHS, UNITS, SQUEEZE)
@@ -63,6 +63,6 @@ class IRSE50(Trunk):
         )
 
     def embed(self, image: Tensor) -> Tensor:
-        """The embedding (B, 512), of no fixed length."""
+        """(B, 3, 112, 112) in [-1, 1] -> the embedding (B, 512), of no fixed length."""
         embedding: Tensor = self.output_layer(self(image)[-1])
         return embedding

@@ -9,21 +9,24 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from goae.config import EditsConfig, TrainConfig, find_run, load_run
+from goae.config import EditsConfig
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig, load_edit
 from goae.evaluation.edits import Seen, edit_record
 from goae.evaluation.runner import write_json
 from goae.extractors.mini import MiniPerception
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import at_yaw
+from goae.runs.inversion_figures import at_yaw, open_run
 from goae.runs.setup import device_of, run_inverter
 
 PLAIN = ""  # the label of the heads as inverted
 
 
 def eval_edits(config: EditsConfig) -> Path:
-    """Write the numbers of every edit; returns the path."""
+    """Write the numbers of every edit; returns the path.
+
+    Raises: ValueError for a direction that is not named after an attribute; FileNotFoundError for what is not there.
+    """
     network = MiniPerception(config.network_path or None).to(device_of(config))
     attributes = {edit.label: attribute_of(edit, network) for edit in config.edits}
     seen = measured(config, network)
@@ -65,10 +68,7 @@ def attribute_of(edit: EditConfig, network: MiniPerception) -> int:
 
 def measured(config: EditsConfig, network: MiniPerception) -> dict[str, Seen]:
     """Label -> scores (N, V, A) of all attributes, and identities (N, V, E), of the heads as inverted and edited."""
-    folder = find_run(config.runs, config.run)
-    run = load_run(folder, TrainConfig)
-    run.run, run.paths.runs, run.device = config.run, str(folder.parent), config.device
-    inverter = run_inverter(run)
+    inverter = run_inverter(open_run(config, config.run))
     deltas = {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
     parts: dict[str, list[Seen]] = {label: [] for label in (PLAIN, *deltas)}
     for image, c in batches(config):

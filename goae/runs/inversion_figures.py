@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
-from goae.config import FiguresConfig, PerceptionConfig, TrainConfig, find_run, load_run
+from goae.config import EditsConfig, FiguresConfig, PerceptionConfig, TrainConfig, find_run, load_run
 from goae.data.datasets import PosedImages
 from goae.evaluation.runner import Method, reconstruct
 from goae.inversion import Inverter
@@ -183,7 +183,7 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
 def views(config: FiguresConfig) -> Path:
     """Fig. 14 and 15: inputs and their inversions from all around; each figure has half of the subjects."""
     shown = part_of(config)
-    if not names(config.subjects)[shown]:
+    if not config.subjects[shown]:
         raise ValueError(f"subjects is {config.subjects}; expected at least two, one for each of Fig. 14 and 15")
     return draw_views(config, shown)
 
@@ -225,8 +225,8 @@ def check_cats(config: FiguresConfig) -> None:
         )
 
 
-def open_run(config: FiguresConfig, name: str) -> TrainConfig:
-    """The configuration of a run by its name, on the device of the figure."""
+def open_run(config: FiguresConfig | EditsConfig, name: str) -> TrainConfig:
+    """The configuration of a run by its name, on the device asked for."""
     folder = find_run(config.runs, name)
     run = load_run(folder, TrainConfig)
     run.run, run.paths.runs, run.device = name, str(folder.parent), config.device

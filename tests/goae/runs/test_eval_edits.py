@@ -1,5 +1,6 @@
 """scripts/eval_edits.py on a tiny run: what is written, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -43,11 +44,8 @@ def test_every_edit_is_measured_from_every_view(config: EditsConfig) -> None:
 
 
 def test_a_direction_is_named_after_its_attribute(config: EditsConfig) -> None:
-    edits = config.edits
-    config.edits = [EditConfig("Wig", "hair.npy")]
     with pytest.raises(ValueError, match=r"the edit Wig is 1 along hair\.npy; expected .*hair_length"):
-        eval_edits(config)
-    config.edits = edits
+        eval_edits(dataclasses.replace(config, edits=[EditConfig("Wig", "hair.npy")]))
 
 
 def test_labels_are_told_apart() -> None:
