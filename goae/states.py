@@ -22,11 +22,12 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
         ],
     }
     if any(problems.values()):
-        listed = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems.items() if names)
+        listed = "; ".join(f"{what}: {shortened(names)}" for what, names in problems.items() if names)
         raise ValueError(f"{source} does not fit {type(module).__name__}: {listed}")
     module.load_state_dict(dict(state))
 
 
-def _shortened(names: list[str], most: int = 12) -> str:
+def shortened(names: list[str], most: int = 12) -> str:
+    """The first names of a list for a message, and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,7 +1,9 @@
 """What Hydra knows and gives back: the schemas, a composed configuration, and the one that a run has stored."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,9 +147,15 @@ def load_run(run_dir: Path, schema: type[C]) -> C:
             f"for example run=mini-seed0, or start one with `python scripts/train.py`."
         )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        return copy.deepcopy(_parsed(path.read_text(), schema))  # type: ignore[arg-type]  # a class is hashable
     except Exception as error:  # OmegaConf raises many kinds, all of them about the file's content
         raise ValueError(f"{path} does not fit this version of the configuration: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, schema: type[C]) -> C:
+    """A configuration from YAML; remembered, since it takes a third of a second, and a table asks dozens of times."""
+    merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text))
     assert isinstance(merged, DictConfig)
     return to_object(merged, schema)
 

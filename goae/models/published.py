@@ -21,6 +21,7 @@ from goae.ir_se import Trunk
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
 from goae.models.swin import SwinPyramid
+from goae.states import shortened
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def load_encoder(encoder: Encoder, path: str | Path, *, allow_unexpected: bool =
     Args:
         allow_unexpected: ignore, with a warning that lists them, names that the encoder does not have. The released cat
             encoder is reported to hold some; nothing may be missing in either case.
-    Raises: ValueError listing what is missing, unexpected or of another shape; as `read_state`.
+    Raises: ValueError with the first names that are missing, unexpected or of another shape; as `read_state`.
     """
     state = encoder_from_official(read_state(path))
     _load(encoder, state, path, allow_unexpected, back=lambda n: _shift_downsample(n, -1))
@@ -135,8 +136,10 @@ def _load(
     if not allow_unexpected:
         problems.append(("unexpected", unexpected))
     if any(names for _, names in problems):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
+        told = "; ".join(f"{what}: {shortened(names)}" for what, names in problems if names)
         hint = "" if allow_unexpected or not unexpected else " (allow_unexpected=True ignores the unexpected ones)"
+        if Path(path).suffix == ".safetensors":
+            hint += f". It was read as a released file, since {Path(path).with_suffix('.json').name} is not beside it"
         raise ValueError(f"{path} does not fit the {type(module).__name__}: {told}{hint}")
     if unexpected:
         log.warning("%s: ignored unexpected %s", path, ", ".join(unexpected))

@@ -258,6 +258,14 @@ def test_missing_and_unexpected_names_are_listed(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
 
 
+def test_many_names_are_shortened_and_a_lost_configuration_is_named(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
+    with pytest.raises(
+        ValueError, match=r"missing: .* and \d+ more; unexpected: weight .*encoder\.json is not beside it"
+    ):
+        published.load_encoder(small_encoder(0), tmp_path / "encoder.safetensors")
+
+
 def test_unexpected_names_are_ignored_on_demand_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source, target = small_encoder(0), small_encoder(1)
     state = {**published.encoder_to_official(source), "latlayer1.weight": torch.zeros(2)}
