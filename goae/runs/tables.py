@@ -174,9 +174,8 @@ def wanted_files(config: TablesConfig, run: str, method: str) -> list[Path]:
     """What a method needs of a run, whose stage 1 may be that of another (`paths.encoder`)."""
     folder = find_run(config.runs, run)
     files = [folder / "config.yaml"]
-    if method != "pti":
-        elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""
-        files.append(run_file(elsewhere) if elsewhere else folder / "encoder.safetensors")
+    elsewhere = load_run(folder, TrainConfig).paths.encoder if files[0].exists() else ""
+    files.append(run_file(elsewhere) if elsewhere else folder / "encoder.safetensors")
     if method in REFINED:
         files.append(folder / "refiner.safetensors")
     if method == "pose_opt":
