@@ -126,7 +126,10 @@ def differences(table: PaperTable, rows: Mapping[str, Measured], *, resamples: i
 
 
 def _difference(pair: Sequence[Sequence[Stored]], column: str, *, resamples: int) -> Numbers:
-    """`mean`, `low`, `high`, `num`, and the mean of every two runs: of one seed where both rows have as many."""
+    """`mean`, `low`, `high`, `num`, `median`; the shares of images `below` and `above` 0; the mean of every two runs.
+
+    `by_run` is of one seed each where both rows have as many.
+    """
     metric, group = split_column(column)
     if any(metric not in run.rows[0] for runs in pair for run in runs):
         return {}
@@ -140,7 +143,10 @@ def _difference(pair: Sequence[Sequence[Stored]], column: str, *, resamples: int
     assert estimate is not None  # as there is a number
     low, high = _ends(estimate)
     by_run = [float((x - y)[known].mean()) for x, y in _pairs(a, b)]
-    return {"mean": estimate.value, "low": low, "high": high, "num": int(known.sum()), "by_run": by_run}
+    images = gap[known].double()
+    shares = {"below": float((images < 0).double().mean()), "above": float((images > 0).double().mean())}
+    middle = {"median": float(images.quantile(0.5)), "num": int(known.sum())}
+    return {"mean": estimate.value, "low": low, "high": high} | middle | shares | {"by_run": by_run}
 
 
 def _pairs(a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -71,9 +71,10 @@ def _better(tables: Tables, number: int, first: str, second: str, column: str) -
     evidence = f"{column}: {mean:+.4f}, {interval}, n = {num}"
     if gap is None:
         return Check(text, None, evidence)
+    gain = gap if METRICS[split_column(column)[0]].better == "higher" else gap.negated()
+    evidence += f", median {gap.median:+.4f}, better on {gain.above:.0%} of the images"
     if len(gap.by_run) > 1:
         evidence += ", runs " + ", ".join(f"{value:+.4f}" for value in gap.by_run)
-    gain = gap if METRICS[split_column(column)[0]].better == "higher" else gap.negated()
     evidence += _independent(tables, number, first, second, column)
     return Check(text, gain.low > 0 and min(gain.by_run) > 0, evidence)
 
@@ -90,15 +91,19 @@ def _independent(tables: Tables, number: int, first: str, second: str, column: s
 
 
 class Gain(NamedTuple):
-    """The interval of a paired difference, and its mean in every run."""
+    """The interval of a paired difference, its median, the shares of images below and above 0, the mean of each run."""
 
     low: float
     high: float
-    by_run: tuple[float, ...]
+    median: float
+    below: float
+    above: float
+    by_run: Sequence[float]
 
     def negated(self) -> "Gain":
         """Second minus first."""
-        return Gain(-self.high, -self.low, tuple(-value for value in self.by_run))
+        by_run = [-value for value in self.by_run]
+        return Gain(-self.high, -self.low, -self.median, self.above, self.below, by_run)
 
 
 def _difference(
@@ -107,7 +112,7 @@ def _difference(
     """first - second: its mean, its interval where there is one, and how many images, in whichever order it stands."""
     for entry in tables.get(number, {}).get("differences", ()):
         if entry["column"] == column and {entry["first"], entry["second"]} == {first, second}:
-            gap = None if entry["low"] is None else Gain(entry["low"], entry["high"], tuple(entry["by_run"]))
+            gap = None if entry["low"] is None else Gain(**{name: entry[name] for name in Gain._fields})
             if entry["first"] == first:
                 return entry["mean"], gap, entry["num"]
             return -entry["mean"], gap and gap.negated(), entry["num"]

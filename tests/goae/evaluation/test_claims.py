@@ -12,6 +12,12 @@ from goae.evaluation.paper_tables import TABLES
 WIDTH = 1e-6  # of half an interval
 
 
+def difference(gap: float) -> dict[str, Any]:
+    """A paired difference that is the same on all images but for rounding."""
+    ends = {"mean": gap, "low": gap - WIDTH, "high": gap + WIDTH, "num": 40, "by_run": [gap]}
+    return ends | {"median": gap, "below": float(gap < 0), "above": float(gap > 0)}
+
+
 def paper_tables(change: dict[tuple[int, str, str], float] | None = None) -> dict[int, dict[str, Any]]:
     """JSON of the printed numbers with `change`, as if measured with next to no uncertainty."""
     made: dict[int, dict[str, Any]] = {}
@@ -30,8 +36,7 @@ def paper_tables(change: dict[tuple[int, str, str], float] | None = None) -> dic
                 for column in values[first]:
                     if split_column(column)[0] not in ("fid", "time"):
                         gap = values[first][column] - values[second][column]
-                        ends = {"mean": gap, "low": gap - WIDTH, "high": gap + WIDTH, "num": 40, "by_run": [gap]}
-                        differences.append({"first": first, "second": second, "column": column} | ends)
+                        differences.append({"first": first, "second": second, "column": column} | difference(gap))
         made[number] = {"protocol": {"uninformative": []}, "rows": rows, "subset_rows": [], "differences": differences}
     return made
 
@@ -84,7 +89,7 @@ def test_edits_decide_with_their_intervals() -> None:
 
 def test_the_independent_network_is_told_beside_identity() -> None:
     tables = paper_tables()
-    gap = {"mean": -0.2, "low": -0.3, "high": -0.1, "num": 40, "by_run": [-0.2]}
+    gap = difference(-0.2) | {"low": -0.3, "high": -0.1}
     tables[1]["differences"].append({"first": "PTI", "second": "Ours", "column": "id_independent60"} | gap)
     tables[1]["protocol"]["uninformative"] = ["id_independent60"]
     lines = claims_page(tables, "mini").splitlines()
@@ -93,6 +98,21 @@ def test_the_independent_network_is_told_beside_identity() -> None:
         "by the independent network, uninformative on these images: +0.2000, 95 % +0.1000" in line for line in told
     )
     assert not any("independent network, uninf" in line for line in lines if line not in told)
+
+
+def test_a_difference_is_told_with_its_median_and_the_share_of_images() -> None:
+    tables = paper_tables()
+    for entry in tables[1]["differences"]:
+        if {entry["first"], entry["second"]} == {"Ours", "e4e-3D"} and entry["column"] == "Geo":
+            entry |= (
+                {"median": -0.01, "below": 0.7, "above": 0.3}
+                if entry["first"] == "Ours"
+                else {"median": 0.01, "below": 0.3, "above": 0.7}
+            )
+    line = next(
+        line for line in claims_page(tables, "mini").splitlines() if "Ours is better than e4e-3D in Geo:" in line
+    )
+    assert line.endswith("n = 40, median -0.0100, better on 70% of the images")
 
 
 def test_an_interval_across_zero_is_no_gain() -> None:

@@ -143,6 +143,7 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     ends = [found["PSNR"][key] for key in ("mean", "low", "high")]
     assert ends == pytest.approx([0.25] * 3)  # the same gain on every image
     assert found["PSNR"]["by_run"] == pytest.approx([0.25])
+    assert [found["PSNR"][key] for key in ("median", "below", "above")] == pytest.approx([0.25, 0.0, 1.0])
 
 
 def test_runs_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
