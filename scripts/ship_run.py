@@ -2,7 +2,7 @@
 
 python scripts/ship_run.py runs/NAME goae/assets/mini/runs/NAME
 
-It is a run folder like the first: scripts that take a run find it there by `run=NAME`.
+It is a run folder like the first: scripts that take `run=NAME` find it there, where `runs` has none of that name.
 """
 
 import argparse

@@ -65,6 +65,7 @@ SCHEMAS: dict[type, str] = {
     TablesConfig: "tables_schema",
 }
 C = TypeVar("C")
+R = TypeVar("R", bound=RunConfig)
 
 
 def has_plugin(module: str) -> bool:
@@ -135,8 +136,8 @@ def has_trained(run_dir: Path) -> bool:
     return bool(weights) or any(run_dir.glob("checkpoints/*/step-*.pt"))
 
 
-def load_run(run_dir: Path, schema: type[C]) -> C:
-    """The configuration that a run folder holds.
+def load_run(run_dir: Path, schema: type[R]) -> R:
+    """The configuration that a run folder holds, as of a run of that name in that place: folders may be moved.
 
     Raises: FileNotFoundError if it is no run folder; ValueError if its keys are not those of this version.
     """
@@ -147,9 +148,11 @@ def load_run(run_dir: Path, schema: type[C]) -> C:
             f"for example run=mini-seed0, or start one with `python scripts/train.py`."
         )
     try:
-        return copy.deepcopy(_parsed(path.read_text(), schema))  # type: ignore[arg-type]  # a class is hashable
+        config = copy.deepcopy(_parsed(path.read_text(), schema))  # type: ignore[arg-type]  # a class is hashable
     except Exception as error:  # OmegaConf raises many kinds, all of them about the file's content
         raise ValueError(f"{path} does not fit this version of the configuration: {error}") from error
+    config.run, config.paths.runs = run_dir.name, str(run_dir.parent)
+    return config
 
 
 @lru_cache(maxsize=64)

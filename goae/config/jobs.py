@@ -7,7 +7,7 @@ from typing import Any
 from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.baselines.pose_optimization import PoseOptimizationConfig
 from goae.baselines.pti import PTIConfig
-from goae.config.training import PerceptionConfig, check_device
+from goae.config.training import PerceptionConfig, check_device, find_run
 from goae.editing.directions import EditConfig
 from goae.editing.interfacegan import InterFaceGANConfig
 from goae.evaluation.conditions import ConditionsConfig
@@ -30,7 +30,7 @@ class BaselinesConfig:
 class EvaluateConfig:
     """scripts/evaluate.py and scripts/report.py: a trained run on its test images."""
 
-    run: str = ""  # the run's name below `runs`
+    run: str = ""  # a trained run below `runs`, or a shipped one
     runs: str = "runs"
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
@@ -48,6 +48,11 @@ class EvaluateConfig:
     @property
     def run_dir(self) -> Path:
         """The folder of the run."""
+        return find_run(self.runs, self.run)
+
+    @property
+    def folder(self) -> Path:
+        """Where its evaluation and its report go, also those of a shipped run."""
         return Path(self.runs) / self.run
 
 

@@ -24,6 +24,7 @@ from goae.evaluation.runner import (
     write_rows,
 )
 from goae.evaluation.timing import inversion_seconds
+from goae.inversion import Inverter
 from goae.loading import load_inverter
 from goae.losses.reconstruction import pooled
 from goae.runs.setup import device_of, finished_stages, open_images, run_encoder, run_inverter, trained
@@ -34,7 +35,7 @@ Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 def evaluate(config: EvaluateConfig) -> Path:
     """Write `evaluation/<method>.csv`, one row per image, and `evaluation/summary.json`; returns the latter's path."""
     run = load_run(config.run_dir, TrainConfig)
-    folder, made_from = config.run_dir / "evaluation", sources(config, run)
+    folder, made_from = config.folder / "evaluation", sources(config, run)
     if is_measured(folder / "summary.json", made_from):
         print(f"{config.run_dir}: evaluation is complete")
         return folder / "summary.json"
@@ -64,17 +65,19 @@ def read_methods(run: TrainConfig) -> dict[str, Method[Any]]:
 
 
 def shipped_methods(config: EvaluateConfig, run: TrainConfig) -> dict[str, Method[Any]]:
-    """W+ and full inversion by the weights in the folder `shipped`, on the run's generator."""
+    """W+ and full inversion by the weights in the folder `shipped`, on the run's generator; none where it is empty."""
     if not config.shipped:
         return {}
-    files = shipped_weights(config)
-    inverter = load_inverter(
-        generator=run.paths.generator,
-        encoder=files["encoder"],
-        refiner=files["refiner"],
-        device=device_of(run),
-    )
+    inverter = shipped_inverter(config, run)
     return {"shipped_w_plus": EncoderOnly(inverter.goae), "shipped_full": inverter}
+
+
+def shipped_inverter(config: EvaluateConfig, run: TrainConfig) -> Inverter:
+    """The weights in the folder `shipped` on the run's generator."""
+    files = shipped_weights(config)
+    return load_inverter(
+        generator=run.paths.generator, encoder=files["encoder"], refiner=files["refiner"], device=device_of(run)
+    )
 
 
 def shipped_weights(config: EvaluateConfig) -> dict[str, Path]:

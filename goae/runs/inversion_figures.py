@@ -1,4 +1,4 @@
-"""The figures that show inversions: Fig. 6 to 9 and 12 to 15."""
+"""The figures that show inversions: Fig. 6 to 9 and 12 to 16."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -227,9 +227,8 @@ def check_cats(config: FiguresConfig) -> None:
 
 def open_run(config: FiguresConfig | EditsConfig, name: str) -> TrainConfig:
     """The configuration of a run by its name, on the device asked for."""
-    folder = find_run(config.runs, name)
-    run = load_run(folder, TrainConfig)
-    run.run, run.paths.runs, run.device = name, str(folder.parent), config.device
+    run = load_run(find_run(config.runs, name), TrainConfig)
+    run.device = config.device
     return run
 
 

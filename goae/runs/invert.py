@@ -5,8 +5,9 @@ import json
 import math
 import os
 import zipfile
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from eg3d.cameras import check_label
@@ -20,7 +21,7 @@ from goae.data.sources import FolderSource, Source, open_source
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
-from goae.runs.setup import run_inverter
+from goae.runs.setup import device_of, run_inverter
 from goae.training.preview import yaw_label
 from goae.viz.grid import depth_picture, save_grid, to_uint8
 
@@ -43,7 +44,7 @@ def invert(config: InvertConfig) -> Path:
 
     For each edit, too: the edited head from the input camera and in the five views.
     """
-    inverter = _inverter(config)
+    inverter = open_inverter(config)
     deltas = {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
     pictures = find_images(Path(config.input))
     labels = find_cameras(config, pictures, inverter.device)
@@ -105,17 +106,32 @@ def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
         raise ValueError(
             f"{camera} has no key `labels`; expected EG3D's dataset.json: a list of [file name, 25 numbers]"
         )
-    table = {Path(name).stem: numbers for name, numbers in content["labels"]}
-    missing = [name for name in names if Path(name).stem not in table]
-    if missing:
-        raise ValueError(f"{camera} has no label for {', '.join(missing[:5])}; add it, matched by file name")
-    labels = [torch.tensor(table[Path(name).stem], dtype=torch.float32) for name in names]
+    labels = [torch.tensor(numbers, dtype=torch.float32) for numbers in matched(content["labels"], names, camera)]
     for name, label in zip(names, labels, strict=True):
         try:
             check_label(label)
         except ValueError as error:
             raise ValueError(f"the label of {name} in {camera} is not usable: {error}") from error
     return labels
+
+
+def matched(labels: list[Any], names: list[str], camera: str) -> list[list[float]]:
+    """The label of each image: of its own name, or else the one whose file's name without folder and ending is its.
+
+    Raises: ValueError for names without a label, and where several labels could be meant.
+    """
+    named, stems = dict(labels), defaultdict(list)
+    for name, numbers in labels:
+        stems[PurePosixPath(name).stem].append(numbers)
+    found = {name: [named[name]] if name in named else stems[PurePosixPath(name).stem] for name in names}
+    if missing := [name for name in names if not found[name]]:
+        raise ValueError(f"{camera} has no label for {', '.join(missing[:5])}; add it, matched by file name")
+    if several := [name for name in names if len(found[name]) > 1]:
+        raise ValueError(
+            f"{camera} has several labels of files that are called as {', '.join(several[:5])}, in other folders; give "
+            f"labels whose names are those of the images, folders included"
+        )
+    return [found[name][0] for name in names]
 
 
 def parse_numbers(text: str) -> Tensor:
@@ -132,16 +148,18 @@ def parse_numbers(text: str) -> Tensor:
     return label
 
 
-def _inverter(config: InvertConfig) -> Inverter:
+def open_inverter(config: InvertConfig) -> Inverter:
+    """The run asked for, or the three files."""
     if config.run:
-        return run_inverter(load_run(find_run(config.runs, config.run), TrainConfig))
-    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
+        run = load_run(find_run(config.runs, config.run), TrainConfig)
+        run.device = config.device
+        return run_inverter(run, preset=config.preset_name or None)
     return load_inverter(
         generator=config.generator_path,
         encoder=config.encoder_path,
         refiner=config.refiner_path,
         preset=config.preset_name or None,
-        device="cpu" if device == "auto" else device,
+        device=device_of(config),
     )
 
 

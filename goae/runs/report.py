@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from goae.config import EvaluateConfig, TrainConfig, load_run
-from goae.runs.evaluate import read_samples
+from goae.runs.evaluate import read_samples, shipped_inverter
 from goae.runs.setup import finished_stages, run_encoder, stack
 from goae.training.preview import COLUMNS, preview
 from goae.training.tracking import read_metrics
@@ -41,18 +41,19 @@ COLUMN_FORMATS = {
 
 
 def report(config: EvaluateConfig) -> Path:
-    """Write `report.html` into the run folder from its metrics, its evaluation and fresh pictures of test images."""
+    """Write `report.html` from a run's metrics, its evaluation and fresh pictures of test images."""
     run = load_run(config.run_dir, TrainConfig)
-    summary = read_summary(config.run_dir)
+    summary = read_summary(config.folder)
     sections = [
         Section("Input view of the test images", summary_table(summary)),
-        *picture_sections(run),
+        *picture_sections(config, run),
         *curve_sections(config.run_dir, tuple(s for s in finished_stages(run) if s in run.own_stages)),
         Section("Configuration", f"<pre>{(config.run_dir / 'config.yaml').read_text()}</pre>"),
     ]
-    path = config.run_dir / "report.html"
+    path = config.folder / "report.html"
     title = f"GOAE run {run.run}"
-    intro = f"Experiment {run.experiment_name}, seed {run.seed}. Every number and picture here was made by this run."
+    intro = f"Experiment {run.experiment_name}, seed {run.seed}. "
+    intro += "All here was made by this run, or by shipped weights where it says so."
     write_report(path, title, intro, sections)
     return path
 
@@ -72,7 +73,7 @@ def measured_columns(summaries: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """The means of all methods, best first column the method."""
+    """The means of all methods, the first column their names."""
     columns = measured_columns([summary])
     header = ["method", *(COLUMN_FORMATS[column][0] for column in columns)]
     rows = [
@@ -89,16 +90,17 @@ def summary_table(summary: dict[str, Any]) -> str:
     return table(header, rows, note)
 
 
-def picture_sections(run: TrainConfig) -> list[Section]:
-    """Grids of the first test images, by W+ and, for GOAE, by the full method."""
+def picture_sections(config: EvaluateConfig, run: TrainConfig) -> list[Section]:
+    """Grids of the first test images, by W+ and, for GOAE, by the full method, the run's own and the shipped one."""
     goae = run_encoder(run).goae
     device = goae.generator.w_avg.device
     batch = {name: value.to(device) for name, value in stack(read_samples(run, NUM_SHOWN)).items()}
     caption = "Each row: input, reconstruction, views from -30 and +30 degrees, depth (near is white)."
-    sections = []
-    for title, refine in (("W+ inversions", False), ("Refined inversions", True))[: len(finished_stages(run))]:
-        sections.append(Section(title, picture(_png(preview(goae, batch, refine=refine)), caption)))
-    return sections
+    shown = [("W+ inversions", goae, False), ("Refined inversions", goae, True)][: len(finished_stages(run))]
+    if config.shipped:
+        shown.append(("Refined inversions, shipped weights", shipped_inverter(config, run).goae, True))
+    pictures = [(title, preview(model, batch, refine=refine)) for title, model, refine in shown]
+    return [Section(title, picture(_png(images), caption)) for title, images in pictures]
 
 
 def curve_sections(run_dir: Path, stages: tuple[str, ...]) -> list[Section]:

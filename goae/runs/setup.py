@@ -160,8 +160,8 @@ def run_encoder(config: TrainConfig) -> EncoderOnly:
     return load_rival(generator=build.build_generator(config), encoder=encoder, parser=parser, device=device)
 
 
-def run_inverter(config: TrainConfig) -> Inverter:
-    """The trained inverter of a run, both stages.
+def run_inverter(config: TrainConfig, *, preset: str | None = None) -> Inverter:
+    """The trained inverter of a run, both stages; `preset` None: what the second was trained with.
 
     Raises: ValueError if its method has no second stage.
     """
@@ -174,5 +174,6 @@ def run_inverter(config: TrainConfig) -> Inverter:
         generator=config.paths.generator,
         encoder=trained(config, "encoder"),
         refiner=trained(config, "refiner"),
+        preset=preset,
         device=device_of(config),
     )

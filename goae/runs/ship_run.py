@@ -17,7 +17,6 @@ def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
     Raises: FileNotFoundError if it is no run folder or a stage has not finished; FileExistsError without `force`.
     """
     config = load_run(run_dir, TrainConfig)
-    config.run, config.paths.runs = run_dir.name, str(run_dir.parent)
     own = [name for name in finished_stages(config) if name in config.own_stages]
     weights = {name: trained(config, name) for name in own}
     logs = [run_dir / f"{name}.jsonl" for name in own if (run_dir / f"{name}.jsonl").exists()]

@@ -54,7 +54,6 @@ def read_cells(config: SweepReportConfig) -> list[Cell]:
     cells: dict[str, list[TrainConfig]] = {}
     for folder in folders:
         run = load_run(folder, TrainConfig)
-        run.run, run.paths.runs = folder.name, config.runs  # where it lies now
         missing = [name for name in run.own_stages if name in finished_stages(run) and not weights(run, name).exists()]
         if missing:
             raise ValueError(f"{folder} lacks its {' and '.join(missing)}; the sweep's own command goes on with it")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
 from goae.runs.evaluate import evaluate
-from goae.runs.invert import find_images, invert, read_cameras
+from goae.runs.invert import find_images, invert, open_inverter, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import check_splits, run_inverter
+from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
 from goae.runs.train import train
@@ -187,7 +189,7 @@ def test_evaluation_report_and_inversion(
     page = report(config).read_text()
     assert (
         "full, shipped weights" in page
-        and page.count("data:image/png;base64,") == 4
+        and page.count("data:image/png;base64,") == 5
         and "http" not in page.replace("http-equiv", "")
     )
     (trained.run_dir / "config.yaml").write_text(original)
@@ -228,6 +230,27 @@ def test_evaluation_report_and_inversion(
     edited = inverter.edit(loaded, 2 * torch.ones(8, 32))
     first = np.array(Image.open(out / "0" / "edit-Other.png"))[:32, :32]
     assert np.array_equal(first, to_uint8(inverter.reconstruct(edited).image[0])) and not np.array_equal(first, pixels)
+
+
+def test_a_run_is_measured_and_read_where_it_lies(
+    world: dict[str, str], trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(trained.run_dir, moved)
+    halved = {n: t / 2 for n, t in load_file(moved / "refiner.safetensors").items()}
+    save_file(halved, moved / "refiner.safetensors")
+    run = load_run(moved, TrainConfig)
+    assert run.run_dir == moved and trained_file(run, "refiner") == moved / "refiner.safetensors"
+    monkeypatch.setattr("goae.config.training.SHIPPED_RUNS", str(tmp_path / "elsewhere"))
+    config = EvaluateConfig(run="moved", runs=str(tmp_path / "runs"))
+    assert config.run_dir == moved and config.folder == tmp_path / "runs" / "moved"
+
+
+def test_the_device_and_the_preset_are_those_asked_for(world: dict[str, str], trained: TrainConfig) -> None:
+    given = {"input": "photo.png", "camera": "labels.json", "run": "whole", "runs": world["folder"], "device": "cpu"}
+    own, other = (open_inverter(InvertConfig(**given, preset_name=name)) for name in ("", "official"))
+    assert own.goae.config == run_inverter(trained).goae.config != other.goae.config
+    assert other.goae.config.mix.planes == "xy"
 
 
 def test_missing_shipped_weights_are_named(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
@@ -361,6 +384,18 @@ def test_images_of_data_sets_are_found_with_their_cameras(tmp_path: Path, tiny_d
         read_cameras(str(tmp_path), images.names)
     with pytest.raises(FileNotFoundError, match="neither an image nor a folder or zip"):
         find_images(tmp_path / "none")
+
+
+def test_labels_of_other_folders_are_not_mixed_up(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.json"
+    first, second = (yaw_label(yaw, canonical_label()).flatten().tolist() for yaw in (0.0, 0.5))
+    path.write_text(json.dumps({"labels": [["front/1.png", first], ["left/1.jpg", second]]}))
+    found = read_cameras(str(path), ["left/1.jpg", "front/1.png"])
+    assert torch.equal(torch.stack(found), torch.tensor([second, first]))
+    with pytest.raises(ValueError, match=r"several labels of files that are called as 1\.png, left/1\.png"):
+        read_cameras(str(path), ["1.png", "left/1.png", "front/1.png"])
+    path.write_text(json.dumps({"labels": [["front/1.png", first]]}))
+    assert torch.equal(read_cameras(str(path), ["1.jpg"])[0], torch.tensor(first))
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
