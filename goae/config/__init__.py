@@ -8,6 +8,7 @@ from goae.config.composing import (
     load_run,
     register,
     require_plugins,
+    store_config,
     to_object,
     to_plain,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "require_plugins",
     "run_file",
     "run_name",
+    "store_config",
     "to_object",
     "to_plain",
 ]

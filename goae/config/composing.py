@@ -124,7 +124,13 @@ def claim_run(config: RunConfig) -> None:
                 f"The run {config.run_dir} was started with another configuration ({lines}). Choose another name with "
                 f"run=NAME, or delete the folder to start it again."
             )
+    store_config(config)
+
+
+def store_config(config: RunConfig) -> None:
+    """Write the configuration into its run folder, which is made if it is missing."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    path = config.run_dir / "config.yaml"
     partial = path.with_suffix(".partial")
     partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
     partial.replace(path)

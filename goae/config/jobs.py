@@ -200,8 +200,8 @@ class FiguresConfig:
     cats: bool = False  # whether the subjects are cats, of which Fig. 16 and 19 are
     images: str = "data/mini/test.zip"  # folder or zip in EG3D's format, of the figures with inversions
     subjects: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # which of them
-    yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14, 15
-    novel_yaws: list[float] = field(default_factory=lambda: [-30.0, 30.0])  # degrees; Fig. 6, 12, 13
+    yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14 to 16
+    novel_yaws: list[float] = field(default_factory=lambda: [-30.0, 30.0])  # degrees; Fig. 1, 6, 10, 12, 13, 17 to 19
     runs: str = "runs"  # where the runs lie that the following name
     ours: str = "mini-seed0"
     encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7

@@ -54,7 +54,8 @@ def details(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
 def markdown_page(printed: PaperTable, whole: Whole) -> str:
     """The whole page."""
     body = markdown_table(printed, numbers(whole["rows"]), **_looks(whole, "rows"))
-    parts = [f"Made by `python scripts/tables.py table={printed.number} world={whole['protocol']['world']}`.", body]
+    command = f"python scripts/tables.py table={printed.number} world={whole['protocol']['world']}"
+    parts = [f"Made by `{command}`, with keys as below.", body]
     parts += ["**How the numbers were made.**", "\n".join(f"- {note}" for note in protocol_notes(printed, whole))]
     parts += ["**Where rows come from.** " + origin_note(whole)]
     parts += ["\n".join(f"- {note}" for note in missing_notes(whole))] if missing_notes(whole) else []

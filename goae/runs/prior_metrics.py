@@ -142,5 +142,5 @@ def prior_numbers(found: Found, made_from: Found) -> Found:
     """`images_seen`, `fd`, `kid_floor`, ...: what section `prior` records; None for what was not measured."""
     kinds = ("", "_floor", "_warm_start", "_previous")
     names = ["images_seen", *(f"{number}{kind}" for kind in kinds for number in ("fd", "kid"))]
-    names += [name for name in found if name.startswith("factors_")]
+    names += [f"factors_{number}{kind}" for kind in kinds if kind != "_floor" for number in ("psnr", "depth_error")]
     return {name: found.get(name) for name in names} | {"compared": made_from}

@@ -3,9 +3,7 @@
 import shutil
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from goae.config import TrainConfig, load_run, to_plain
+from goae.config import TrainConfig, load_run, store_config
 from goae.models.storage import halve_model
 from goae.runs.setup import finished_stages, trained
 
@@ -30,5 +28,5 @@ def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
         halve_model(path, output / path.name)
     for path in logs:
         shutil.copyfile(path, output / path.name)
-    OmegaConf.save(OmegaConf.create(to_plain(config)), output / "config.yaml")
+    store_config(config)
     return files

@@ -55,7 +55,7 @@ def make_tables(config: TablesConfig) -> list[Path]:
 def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
     """Measure what is missing of a table's rows. Returns: its JSON.
 
-    Raises: ValueError listing what to do for each row that has no weights, unless `partial`.
+    Raises: ValueError listing what to do for each row without results and weights, unless `partial`.
     """
     table, sources = TABLES[config.table], SOURCES[config.table]
     missing = {name: todo for name, source in sources.items() if (todo := missing_weights(config, table, source))}
