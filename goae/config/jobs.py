@@ -205,6 +205,9 @@ class FiguresConfig:
     runs: str = "runs"  # where the runs lie that the following name
     ours: str = "mini-seed0"
     encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7
+    num_fronts: int = (
+        100  # Fig. 7: test images whose background's depth is measured, by conditions.erode and .batch_size
+    )
     refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
     compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
     edits: list[EditConfig] = field(default_factory=list)  # Fig. 1, 10, 17, 18

@@ -15,10 +15,11 @@ from goae import build
 from goae.baselines.encoder_only import EncoderOnly
 from goae.config import EditsConfig, FiguresConfig, PerceptionConfig, TrainConfig, find_run, load_run
 from goae.data.datasets import PosedImages
-from goae.evaluation.runner import Method, reconstruct
+from goae.evaluation.runner import Method, reconstruct, write_json
 from goae.inversion import Inverter
 from goae.loading import read_generator
 from goae.models.occlusion import dense_depth, seen_points, surface_points
+from goae.runs.background_study import background_record
 from goae.runs.setup import device_of, finished_stages, run_encoder, run_inverter
 from goae.viz.grid import depth_picture
 from goae.viz.sheet import sheet
@@ -36,8 +37,12 @@ class Subject(NamedTuple):
 
 
 def ablation_of_encoders(config: FiguresConfig) -> Path:
-    """Fig. 7: stage 1 with and without D_Wc and L_BG, inverted by ws alone; input view, novel view and depth."""
+    """Fig. 7: stage 1 with and without D_Wc and L_BG, inverted by ws alone; input view, novel view and depth.
+
+    Where the background lies in front views of test images goes to `figure-7.json` beside the picture.
+    """
     methods = {label: run_encoder(open_run(config, run)) for label, run in config.encoders.items()}
+    records = measure_backgrounds(config, methods)
     subject = max(subjects(config, everything=True), key=lambda s: abs(yaw_of(s.c)))  # "a side face"
     columns: list[list[Tensor]] = [[subject.image[0], None, None]]  # type: ignore[list-item]
     depths, shown = [], []
@@ -53,8 +58,26 @@ def ablation_of_encoders(config: FiguresConfig) -> Path:
         columns.append([*pictures, grey[0]])
     yaw = math.degrees(yaw_of(subject.c))
     labels = ["input view", f"novel view\n{-yaw:+.0f}°", "its depth"]
-    caption = f"Fig. 7: stage 1 alone; {subject.name}, seen from {yaw:+.0f}°; near is white, one scale."
+    gaps = ", ".join(f"{label} {record['depth_gap']:.3f}" for label, record in records.items())
+    caption = (
+        f"Fig. 7: stage 1 alone; {subject.name}, seen from {yaw:+.0f}°; near is white, one scale. Depth of the "
+        f"background less that of the head, front views of {config.num_fronts} test images: {gaps}"
+    )
     return write(config, sheet(list(zip(*columns, strict=True)), ["input", *methods], labels, caption=caption))
+
+
+def measure_backgrounds(config: FiguresConfig, methods: dict[str, EncoderOnly]) -> dict[str, dict[str, Any]]:
+    """label -> `background_record`, written beside the picture."""
+    segment = build.build_background(config.networks, device_of(config))
+    images, wanted = PosedImages(config.images), config.conditions
+    records = {
+        label: background_record(
+            method, images, segment, num=config.num_fronts, batch_size=wanted.batch_size, erode=wanted.erode
+        )
+        for label, method in methods.items()
+    }
+    write_json(records, Path(config.output) / f"figure-{config.figure}.json")
+    return records
 
 
 def ablation_of_alignment(config: FiguresConfig) -> Path:

@@ -7,10 +7,8 @@ from eg3d.cameras import canonical_label
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
-from goae.losses.depth import background_depth, background_mask
+from goae.losses.depth import KINDS, background_depth, background_mask
 from goae.training.canonical import Background, CanonicalStats
-
-KINDS = ("mse", "masked_mse", "l2norm")
 
 
 @dataclass
