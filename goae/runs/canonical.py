@@ -12,9 +12,9 @@ from goae.training.canonical import canonical_statistics
 
 
 def canonical_stats(config: TrainConfig) -> Path:
-    """Sample W_c and write the statistics where training looks for them; a stopped run goes on where it was."""
+    """Sample W_c, rendered as training does, and write the statistics where it looks; a stopped run goes on."""
     path = build.stats_path(config)
-    generator = build.build_generator(config).to(device_of(config))
+    generator = build.for_training(config, build.build_generator(config)).to(device_of(config))
     background = build.build_background(config.perception, device_of(config))
     partial = path.with_name(path.name + ".partial")
     wanted = config.canonical

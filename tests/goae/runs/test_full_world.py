@@ -82,6 +82,7 @@ def write_generator(config: TrainConfig, path: Path) -> TriPlaneGenerator:
         generator.w_avg.clone(),
         1,
         checkpoint.generator_hash(generator),
+        "8 + 8",
     )
     stats.save(path.with_name(f"{path.stem}-canonical.safetensors"))
     return generator

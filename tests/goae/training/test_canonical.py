@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_generator
 from torch import Tensor
 
+from goae.models.sampling import with_samples
 from goae.training.canonical import CanonicalStats, canonical_statistics
 
 
@@ -63,6 +64,8 @@ def test_files_know_their_generator(tmp_path: Path) -> None:
     stats.save(path)
     loaded = CanonicalStats.load(path, generator)
     assert torch.equal(loaded.d_map, stats.d_map) and loaded.num_samples == 2
+    with pytest.raises(ValueError, match=r"measured with 6 \+ 6 samples per ray, .* compared at 5 \+ 5"):
+        CanonicalStats.load(path, with_samples(generator, 5))
     with torch.no_grad():
         generator.decoder.net[2].bias += 1
     with pytest.raises(ValueError, match="were made for a generator with hash"):

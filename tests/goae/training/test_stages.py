@@ -27,7 +27,7 @@ def batch() -> dict[str, Tensor]:
 
 
 def background(generator: Any, config: BackgroundConfig | None = None) -> BackgroundDepth:
-    stats = CanonicalStats(torch.tensor(2.9), torch.full((1, 1, 16, 16), 2.9), generator.w_avg, 1, "")
+    stats = CanonicalStats(torch.tensor(2.9), torch.full((1, 1, 16, 16), 2.9), generator.w_avg, 1, "", "")
     return BackgroundDepth(generator, lambda image, depth: (depth > 2.6).float(), stats, config or BackgroundConfig())
 
 
