@@ -42,7 +42,8 @@ def _nearer(tables: Tables, optimiser: str, column: str) -> Check:
         return Check(text, None, f"{column}: {told}")
     sign = 1 if METRICS[split_column(column)[0]].better == "higher" else -1
     ours, other, *rivals = (sign * v for v in known)
-    return Check(text, other - ours < ours - max(rivals), f"{column}: {told}")
+    nearer = abs(other - ours) < abs(ours - max(rivals))
+    return Check(text, ours >= other or nearer, f"{column}: {told}")
 
 
 def _reconstruction(tables: Tables) -> list[Check]:

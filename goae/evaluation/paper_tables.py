@@ -67,8 +67,9 @@ class PaperTable:
         return any((method, column) in note.cells for note in self.footnotes)
 
     def best(self, column: str) -> set[str]:
-        """Methods whose printed value is the best of their category in `column`; ties share it."""
-        values = {method: self.value(method, column) for method in self.rows}
+        """Methods whose printed value is the best of their category in `column`, of misprints what was likely meant."""
+        meant = {cell: float(note.suspected) for note in self.footnotes if note.suspected for cell in note.cells}
+        values = {method: meant.get((method, column), self.value(method, column)) for method in self.rows}
         return best_methods(values, self.categories, self.columns[self._index(column)].better)
 
     def _index(self, column: str) -> int:

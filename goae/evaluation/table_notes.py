@@ -1,6 +1,6 @@
 """What is told below a table: how its numbers were made, what each method is, and where its rows come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,12 @@ def method_notes(printed: PaperTable, whole: Whole) -> list[str]:
     return notes
 
 
-def _trained(stage: str, facts: Mapping[str, Any]) -> str:
-    change = facts.get("val_mse_change")
-    moved = "" if change is None else f", validation MSE {change:+.1%} over the last fifth"
-    return f"{facts['steps']:,} steps ({stage}{moved})"
+def _trained(stage: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The steps of a stage, and how much validation still moved in each of its runs."""
+    steps = " and ".join(f"{number:,}" for number in sorted({facts["steps"] for facts in runs}))
+    moved = [f"{facts['val_mse_change']:+.1%} since step {facts['since']:,}" for facts in runs if "since" in facts]
+    told = f", validation MSE {'; '.join(moved)}" if moved else ""
+    return f"{steps} steps ({stage}{told})"
 
 
 def origin_note(whole: Whole) -> str:

@@ -102,14 +102,17 @@ def check_subset(whole: Mapping[str, Any]) -> None:
             )
 
 
-def training(config: TablesConfig, source: Source) -> dict[str, dict[str, Any]]:
-    """stage -> what training did, of the first run of a row: of the stages that its method uses."""
-    name = runs_of(config, source)[0]
-    kept = config.protocol_config("input_view", name, [source.method]).folder.parent / "training.json"
-    found = training_of(find_run(config.runs, name), kept)
+def training(config: TablesConfig, source: Source) -> dict[str, list[dict[str, Any]]]:
+    """stage -> what training did, of each run of a row: of the stages that its method uses."""
     if source.method == "pti":  # which uses none
         return {}
-    return {stage: facts for stage, facts in found.items() if stage == "encoder" or source.method in REFINED}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in runs_of(config, source):
+        kept = config.protocol_config("input_view", name, [source.method]).folder.parent / "training.json"
+        for stage, facts in training_of(find_run(config.runs, name), kept).items():
+            if stage == "encoder" or source.method in REFINED:
+                found.setdefault(stage, []).append(facts)
+    return found
 
 
 def measure_missing(config: ProtocolConfig, fabric: "Fabric") -> None:

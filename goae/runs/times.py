@@ -1,5 +1,6 @@
 """Times of methods under test: one method's beside its rows, or all of a table's in one go, so that they compare."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ def time_method(
     config: ProtocolConfig, name: str, tested: build.Tested, images: PosedImages, device: torch.device
 ) -> None:
     """Write `<method>.time.json`, unless it is there."""
-    wanted = counts(config, tested)
+    wanted = conditions(config, tested)
     if wanted["timing_images"] and not holds(time_path(config.folder, name), wanted):
         write_json(seconds_of(tested, images, wanted, device), time_path(config.folder, name))
 
@@ -35,19 +36,19 @@ def time_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> None:
         given, (images, _) = given_of(config, device), open_tasks(config)
         for name in config.methods:
             tested = build.build_method(name, given)
-            wanted = counts(config, tested)
+            wanted = conditions(config, tested)
             if wanted["timing_images"]:
                 found = seconds_of(tested, images, wanted, device)
                 write_json(found | began, time_path(config.folder, name))
 
 
 def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> bool:
-    """Whether the times of all methods are there, of as many images as wanted, and from one pass."""
+    """Whether the times of all methods are there, by the same methods, of as many images as wanted, and from one pass."""
     passes = set()
     for config in jobs:
         given = given_of(config, device)
         for name in config.methods:
-            path, wanted = time_path(config.folder, name), counts(config, build.build_method(name, given))
+            path, wanted = time_path(config.folder, name), conditions(config, build.build_method(name, given))
             if not wanted["timing_images"]:
                 continue
             if not holds(path, wanted):
@@ -56,20 +57,22 @@ def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> boo
     return len(passes) <= 1 and None not in passes
 
 
-def counts(config: ProtocolConfig, tested: build.Tested) -> dict[str, int]:
-    """How many images are timed, and after how many inversions."""
+def conditions(config: ProtocolConfig, tested: build.Tested) -> dict[str, Any]:
+    """What a time depends on besides the machine: how many images, after how many inversions, the method's settings."""
+    settings = json.dumps(tested.settings, sort_keys=True)
+    made = {"settings_sha256": hashlib.sha256(settings.encode()).hexdigest()}
     if tested.optimises:
-        return {"timing_images": config.subset.timing_images, "warm_up": min(1, config.warm_up)}
-    return {"timing_images": config.timing_images, "warm_up": config.warm_up}
+        return made | {"timing_images": config.subset.timing_images, "warm_up": min(1, config.warm_up)}
+    return made | {"timing_images": config.timing_images, "warm_up": config.warm_up}
 
 
-def holds(path: Path, wanted: dict[str, int]) -> bool:
-    """Whether the file has times of as many images."""
+def holds(path: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the file has times of as many images by the same weights and settings."""
     return _read(path).items() >= wanted.items()
 
 
 def seconds_of(
-    tested: build.Tested, images: PosedImages, wanted: dict[str, int], device: torch.device
+    tested: build.Tested, images: PosedImages, wanted: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """The times with what they depend on."""
     samples = [images[i] for i in range(min(wanted["timing_images"], len(images)))]

@@ -7,13 +7,14 @@ from typing import Any
 
 from goae.config import TrainConfig, load_run, run_file
 from goae.evaluation.runner import write_json
+from goae.runs.setup import finished_stages
 from goae.training.tracking import read_metrics
 
-LAST = 0.2  # share of the steps over which the change is told
+LAST = 0.2  # least share of the steps over which the change is told
 
 
 def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
-    """stage -> `steps`, and `val_mse_change` where validation tells; kept in a file that outlives the run.
+    """stage -> `steps`, `val_mse_change` and `since` where validation tells; kept in a file that outlives the run.
 
     Of a run that goes on from the stage 1 of another, that one's stage 1.
     """
@@ -23,21 +24,26 @@ def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def change_at_the_end(rows: Sequence[dict[str, float]], steps: int) -> float | None:
-    """Validation MSE at the end over that a fifth of the steps before, minus 1; None if either was not measured."""
+def change_at_the_end(rows: Sequence[dict[str, float]], steps: int) -> dict[str, float]:
+    """Validation MSE at the end over that before the last fifth, minus 1, and when it was; empty if one is missing.
+
+    Validation is not measured at every step: `since` is the last at which it was, before the last fifth began.
+    """
     measured = {int(row["step"]): row["val/mse"] for row in rows if "val/mse" in row}
     before = max((step for step in measured if step <= (1 - LAST) * steps), default=0)
-    return measured[steps] / measured[before] - 1 if before and steps in measured else None
+    if not before or steps not in measured:
+        return {}
+    return {"val_mse_change": measured[steps] / measured[before] - 1, "since": before}
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     run, found = load_run(folder, TrainConfig), {}
     if run.paths.encoder and (first := run_file(run.paths.encoder).parent / "config.yaml").exists():
         found["encoder"] = _facts(load_run(first.parent, TrainConfig), first.parent, "encoder")
-    return found | {stage: _facts(run, folder, stage) for stage in run.own_stages}
+    own = [stage for stage in finished_stages(run) if stage in run.own_stages]
+    return found | {stage: _facts(run, folder, stage) for stage in own}
 
 
 def _facts(run: TrainConfig, folder: Path, stage: str) -> dict[str, Any]:
     steps: int = getattr(run.stages, stage).fit.steps
-    change = change_at_the_end(read_metrics(folder, stage), steps)
-    return {"steps": steps} if change is None else {"steps": steps, "val_mse_change": change}
+    return {"steps": steps} | change_at_the_end(read_metrics(folder, stage), steps)

@@ -123,6 +123,13 @@ def test_an_interval_across_zero_is_no_gain() -> None:
     assert verdict("R77", tables) == FAILS
 
 
+def test_ahead_of_the_optimiser_is_comparable_to_it_whatever_a_rival_reaches() -> None:
+    ahead = {(1, "PTI", "ID0"): 0.60, (1, "Ours", "ID0"): 0.70, (1, "e4e-3D", "ID0"): 0.75}
+    page = claims_page(paper_tables(ahead), "mini")
+    assert "in ID0, Ours is nearer to PTI" not in page.split("## R76")[0].replace("or better than it, in most", "")
+    assert verdict("R75", paper_tables(ahead | {(1, "PTI", "LPIPS0"): 0.30, (1, "e4e-3D", "LPIPS0"): 0.20})) == HOLDS
+
+
 def test_what_is_missing_decides_nothing() -> None:
     assert verdict("R77", {1: TRUE[1]}) == UNTESTED
     no_pti = {**TRUE[1], "rows": [row for row in TRUE[1]["rows"] if row["method"] != "PTI"]}

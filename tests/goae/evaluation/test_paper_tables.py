@@ -117,7 +117,8 @@ def test_T16_best_is_computed_within_each_category() -> None:
     assert TABLE_1.best("Time") == {"PTI", "IDE-3D"}
     assert TABLE_1.best("Geo60") == {"PTI", "Ours-w+"}
     assert TABLE_2.best("FID0") == {"w/ D_Wc, w/ L_BG", "w/o occlusion-aware"}
-    assert TABLE_3.best("MSE") == {"w/ conv"}  # as printed
+    assert TABLE_3.best("MSE") == {"w/ AFA"}  # printed 0.301, where 0.0301 was meant
+    assert TABLE_2.best("PSNR0") == {"w/ D_Wc, w/ L_BG", "w/o occlusion-aware"}  # 20.26, where 22.26 was meant
 
 
 def test_ties_share_the_best_and_missing_values_take_no_part() -> None:
@@ -135,12 +136,12 @@ def test_T16_a_measured_row_stands_below_every_printed_one() -> None:
     assert heading[3:6] == ["Input view: PSNR ↑", "Input view: SSIM ↑", "Input view: MSE ↓"]
     assert {len(line) for line in lines} == {10}
     assert conv_paper == [
-        *["F space", "w/ conv", "paper", "19.67", "0.5962", "**0.0455**"],
+        *["F space", "w/ conv", "paper", "19.67", "0.5962", "0.0455"],
         *["0.1766", "25.1", "0.8033", "0.1094"],
     ]
     assert conv == ["F space", "w/ conv", "measured", "–", "–", "0.0500", "–", "–", "–", "–"]
     assert afa_paper == [
-        *["F space", "w/ AFA", "paper", "**21.84**", "**0.7079**", "0.301<sup>1</sup>"],
+        *["F space", "w/ AFA", "paper", "**21.84**", "**0.7079**", "**0.301**<sup>1</sup>"],
         *["**0.1242**<sup>2</sup>", "**18.1**<sup>2</sup>", "**0.8797**<sup>2</sup>", "**0.0984**<sup>2</sup>"],
     ]
     assert afa[2:] == ["measured", "**20.55**", "–", "**0.0421**", "–", "–", "–", "–"]
@@ -151,7 +152,7 @@ def test_columns_with_an_uninformative_meter_are_marked_and_have_no_best() -> No
     measured = {"w/ AFA": {"MSE": 0.04, "PSNR": 20.5}, "w/ conv": {"MSE": 0.05, "PSNR": 19.5}}
     lines = [cells(x) for x in markdown_table(TABLE_3, measured, uninformative=["MSE"]).splitlines() if x[:1] == "|"]
     assert lines[0][3:6] == ["Input view: PSNR ↑", "Input view: SSIM ↑", "Input view: MSE ↓ †"]
-    assert (lines[5][3], lines[5][5]) == ("**20.50**", "0.0400") and lines[2][5] == "**0.0455**"
+    assert (lines[5][3], lines[5][5]) == ("**20.50**", "0.0400") and lines[4][5] == "**0.301**<sup>1</sup>"
 
 
 def test_T16_nothing_measured_prints_dashes() -> None:

@@ -162,6 +162,9 @@ def test_times_of_a_table_come_from_one_pass(tmp_path: Path, overrides: list[str
     assert len(set(passes())) == 1 and b"another time" not in files[2].read_bytes()
     files[1].unlink()
     assert len(set(passes())) == 1
+    files[0].write_text(json.dumps(json.loads(files[0].read_text()) | {"settings_sha256": "of other weights"}))
+    passes()
+    assert files[0].read_text().count("of other weights") == 0
     files[1].unlink()
     untimed = [replace(jobs[0], subset=replace(jobs[0].subset, timing_images=0)), jobs[1]]
     time_together(untimed, torch.device("cpu"))

@@ -83,7 +83,8 @@ def test_a_table_is_measured_written_and_resumed(
     page = (tmp_path / "table3.md").read_text()
     assert "uninformative on these images" in page and "w/ conv: a plain CNN" in page
     told = json.loads((tmp_path / "measured" / "tiny-seed0" / "training.json").read_text())
-    assert whole["rows"][1]["training"] == told and told.keys() == {"encoder", "refiner"}
+    assert whole["rows"][1]["training"] == {stage: [facts] for stage, facts in told.items()}
+    assert told.keys() == {"encoder", "refiner"}
     first, second = (told[stage]["steps"] for stage in ("encoder", "refiner"))
     assert f"w/ AFA: trained for {first} steps (encoder) + {second} steps (refiner)." in page
     assert "## R77: " in (tmp_path / "claims.md").read_text()
