@@ -18,7 +18,8 @@ from goae.data.datasets import PosedImages
 from goae.evaluation.intervals import Estimate, mean_intervals
 from goae.evaluation.measuring import Measures
 from goae.evaluation.results import Results, Row
-from goae.evaluation.runner import Method, reconstruct
+from goae.evaluation.runner import Method, View, reconstruct
+from goae.models import latent_inverter
 
 PROTOCOLS = ("input_view", "novel_view")
 COLUMNS = ("source", "target", "person", "group", "yaw")  # of every row, before the numbers; `failed` behind them
@@ -128,16 +129,13 @@ def measure_method(
     for numbers in todo:
         chunk = [tasks[i] for i in numbers]
         source = read_batch(images, [task.source for task in chunk], device)
-        inversion = method.invert(source["image"], source["c"]) if novel else None
+        places = range(len(chunk[0].targets))
+        targets = (
+            [read_batch(images, [task.targets[i] for task in chunk], device) for i in places] if novel else [source]
+        )
         rows: list[dict[str, object]] = []
         features = []
-        for place in range(len(chunk[0].targets)):
-            target = source
-            if novel:
-                target = read_batch(images, [task.targets[place] for task in chunk], device)
-                view = method.render(inversion, target["c"])
-            else:
-                view = reconstruct(method, source["image"], source["c"])
+        for place, (view, target) in enumerate(zip(show(method, source, targets, novel=novel), targets, strict=True)):
             values = measures(view, target)
             features.append(measures.features(view.image.nan_to_num()))
             for k, (number, task) in enumerate(zip(numbers, chunk, strict=True)):
@@ -147,6 +145,23 @@ def measure_method(
                 rows.append(facts | as_row(numbers_of))
         results.append(rank, rows, torch.cat(features))
         progress(len(chunk))
+
+
+def show(method: Method[Any], source: dict[str, Any], targets: Sequence[dict[str, Any]], *, novel: bool) -> list[View]:
+    """A view of the source for each target; of an optimisation that diverged, views without a finite number."""
+    try:
+        if not novel:
+            return [reconstruct(method, source["image"], source["c"])]
+        inversion = method.invert(source["image"], source["c"])
+        return [method.render(inversion, target["c"]) for target in targets]
+    except FloatingPointError as error:
+        print(f"{', '.join(source['name'])}: counted as failed, since {error}")
+        return [_nothing(target["image"]) for target in targets]
+
+
+def _nothing(image: Tensor) -> View:
+    unknown = torch.full_like(image, torch.nan)
+    return latent_inverter.View(unknown, unknown, unknown[:, :1, :1, :1])
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def time_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> None:
 
 
 def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> bool:
-    """Whether the times of all methods are there, by the same methods, of as many images as wanted, and from one pass."""
+    """Whether the times of all methods are there, of the same methods and as many images as wanted, from one pass."""
     passes = set()
     for config in jobs:
         given = given_of(config, device)

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from goae.data.datasets import PosedImages
 from goae.evaluation.geometry import TrueDepth
 from goae.evaluation.measuring import Measures, MetricsConfig, Networks
-from goae.evaluation.protocols import as_row
+from goae.evaluation.protocols import as_row, show
 from goae.evaluation.results import folder_hash, images_hash
 from goae.models.goae import View
 
@@ -93,6 +93,25 @@ def test_a_render_that_is_not_finite_fails_and_spares_its_neighbour() -> None:
     rows = [as_row({name: float(value[i]) for name, value in found.items()}) for i in range(2)]
     assert rows[0]["failed"].split() == measures().columns
     assert rows[1]["failed"] == "" and float(rows[1]["mse"]) == 0
+
+
+@pytest.mark.parametrize("novel", [True, False])
+def test_an_optimisation_that_diverged_is_counted_as_failed(novel: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    class Diverging:
+        def invert(self, image: Tensor, c: Tensor) -> None:
+            raise FloatingPointError("the loss is nan at step 3; lower tuning.lr")
+
+        def render(self, inversion: None, c: Tensor) -> View:
+            raise AssertionError("there is nothing to show")
+
+    target = batch() | {"c": torch.zeros(2, 25), "name": ["a.png", "b.png"]}
+    views = show(Diverging(), target, [target, target] if novel else [target], novel=novel)
+    assert len(views) == 1 + novel
+    for view in views:
+        found = measures()(view, target)
+        rows = [as_row({name: float(value[i]) for name, value in found.items()}) for i in range(2)]
+        assert all(row["failed"].split() == measures().columns for row in rows)
+    assert "a.png, b.png: counted as failed, since the loss is nan at step 3" in capsys.readouterr().out
 
 
 def test_features_are_of_stored_images() -> None:
