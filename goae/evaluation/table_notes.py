@@ -14,7 +14,7 @@ RIVAL = "trained by this project on the generator, images and loss weights of th
 METHODS = {  # table -> method -> what has to be known to read its row; all else: docs/baselines.md, docs/rivals.md
     1: {
         "PTI": "gets the camera of the input, as encoders do; a pivot in W, then the generator's weights, no noise on "
-        "the code while searching",
+        "the code while searching; like Pose Opt. it minimises, besides L2, the very LPIPS that is measured",
         "Pose Opt.": "gets no camera: it starts from the code of Ours-w+ and a regressor's camera, and novel views are "
         "placed relative to the camera that it finds",
         "IDE-3D": f"its encoder alone, {RIVAL}; the paper's row is that of IDE-3D's own generator and weights",

@@ -11,10 +11,11 @@ from torch import Tensor
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
 from goae.baselines.floors import AverageCode
-from goae.config import EvaluateConfig, TrainConfig, load_run
+from goae.config import RANDOM, EvaluateConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
+from goae.data.mini import drawn_split
 from goae.evaluation.image_metrics import image_metrics
-from goae.evaluation.results import file_hash
+from goae.evaluation.results import file_hash, images_hash
 from goae.evaluation.runner import (
     Method,
     evaluate_input_view,
@@ -28,6 +29,7 @@ from goae.inversion import Inverter
 from goae.loading import load_inverter
 from goae.losses.reconstruction import pooled
 from goae.runs.setup import device_of, finished_stages, open_images, run_encoder, run_inverter, trained
+from goae.weights import find
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -98,8 +100,11 @@ def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     """What an evaluation depends on: the weights, the images and the settings."""
     files = {name: trained(run, name) for name in finished_stages(run)}
     files |= {f"shipped_{name}": path for name, path in shipped_weights(config).items()}
+    if run.paths.generator != RANDOM:
+        files["generator"] = find(run.paths.generator)
     hashes = {name: file_hash(path) for name, path in files.items()}
-    return hashes | {"images": run.data.test or run.data.validation} | dataclasses.asdict(config)
+    images = test_images(run)
+    return hashes | {"images": drawn_split(images.source) or images_hash(images)} | dataclasses.asdict(config)
 
 
 def is_measured(path: Path, made_from: dict[str, Any]) -> bool:
@@ -107,9 +112,14 @@ def is_measured(path: Path, made_from: dict[str, Any]) -> bool:
     return path.exists() and json.loads(path.read_text()).get("made_from") == made_from
 
 
+def test_images(run: TrainConfig) -> PosedImages:
+    """Those of the run's test set, or of its validation set where it names none."""
+    return open_images(run, run.data.test or run.data.validation)
+
+
 def read_samples(run: TrainConfig, num_images: int) -> list[dict[str, Any]]:
-    """The run's test images, or its validation images where it names no test set."""
-    images: PosedImages = open_images(run, run.data.test or run.data.validation)
+    """The first of the run's test images; 0: all."""
+    images = test_images(run)
     return [images[i] for i in range(min(num_images or len(images), len(images)))]
 
 

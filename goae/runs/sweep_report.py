@@ -106,11 +106,12 @@ def rows_table(rows: list[dict[str, Any]], summaries: dict[str, Any]) -> str:
             spread, style = row[f"{column}_std"], COLUMN_FORMATS[column][1]
             line.append(format(row[column], style) + ("" if spread is None else f" ± {format(spread, style)}"))
         lines.append(line)
-    any_summary = next(iter(summaries.values()))
+    identities = dict.fromkeys(summary["identity"] for summary in summaries.values())
+    devices = dict.fromkeys(device for summary in summaries.values() for device in summary["devices"])
     note = (
         f"Mean ± standard deviation (n − 1) over the seeds of each run's mean over its images; without ± there is one "
-        f"seed. Identity: {any_summary['identity']}. Times are comparable only where the machine was the same: "
-        f"{', '.join(any_summary['devices'])}."
+        f"seed. Identity: {', '.join(identities)}. Times are comparable only where machine and load were the same: "
+        f"{', '.join(devices)}."
     )
     return table(header, lines, note)
 
