@@ -86,7 +86,7 @@ def test_tables_read_the_runs_that_sweeps_leave(world: str, experiment: str, see
 
 @pytest.mark.usefixtures("nothing_shipped")
 def test_a_missing_row_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
-    config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", name="tables")
+    config = composed_as(TablesConfig, "table=2", f"runs={tmp_path}", f"output={tmp_path}", name="tables")
     for name, source in SOURCES[2].items():
         sweep = "table2" if source.method == "w_plus" else "table3 'hydra.sweeper.params={goae.mix.planes: \"xyz\"}'"
         told = missing_weights(config, TABLES[2], source)
