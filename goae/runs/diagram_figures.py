@@ -13,8 +13,8 @@ from goae.config import FiguresConfig
 from goae.inversion import Inverter
 from goae.loading import read_generator
 from goae.models.goae import GOAE
-from goae.runs.inversion_figures import available, chosen, open_run, write
-from goae.runs.setup import device_of, run_inverter
+from goae.runs.inversion_figures import available, chosen, write
+from goae.runs.setup import device_of, open_run, run_inverter
 from goae.viz.diagram import Box, block_diagram, listings
 
 TREE_DEPTH = 2

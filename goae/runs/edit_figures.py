@@ -8,8 +8,8 @@ from torch import Tensor
 from goae.config import FiguresConfig
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import Subject, at_yaw, check_cats, open_run, part_of, subjects, write
-from goae.runs.setup import run_inverter
+from goae.runs.inversion_figures import Subject, at_yaw, check_cats, part_of, subjects, write
+from goae.runs.setup import open_run, run_inverter
 from goae.viz.sheet import sheet
 
 NUM_TEASER, NUM_EDITED = 2, 3  # subjects of Fig. 1 and of Fig. 10

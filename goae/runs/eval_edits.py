@@ -16,8 +16,8 @@ from goae.evaluation.edits import Seen, edit_record
 from goae.evaluation.runner import write_json
 from goae.extractors.mini import MiniPerception
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import at_yaw, open_run
-from goae.runs.setup import device_of, run_inverter
+from goae.runs.inversion_figures import at_yaw
+from goae.runs.setup import device_of, open_run, run_inverter
 
 PLAIN = ""  # the label of the heads as inverted
 

@@ -13,14 +13,14 @@ from torch.nn.functional import interpolate
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
-from goae.config import EditsConfig, FiguresConfig, PerceptionConfig, TrainConfig, find_run, load_run
+from goae.config import FiguresConfig, PerceptionConfig
 from goae.data.datasets import PosedImages
 from goae.evaluation.runner import Method, reconstruct, write_json
 from goae.inversion import Inverter
 from goae.loading import read_generator
 from goae.models.occlusion import dense_depth, seen_points, surface_points
 from goae.runs.background_study import background_record
-from goae.runs.setup import device_of, finished_stages, run_encoder, run_inverter
+from goae.runs.setup import device_of, finished_stages, open_run, run_encoder, run_inverter
 from goae.viz.grid import depth_picture
 from goae.viz.sheet import sheet
 
@@ -61,7 +61,7 @@ def ablation_of_encoders(config: FiguresConfig) -> Path:
     gaps = ", ".join(f"{label} {record['depth_gap']:.3f}" for label, record in records.items())
     caption = (
         f"Fig. 7: stage 1 alone; {subject.name}, seen from {yaw:+.0f}°; near is white, one scale. Depth of the "
-        f"background less that of the head, front views of {config.num_fronts} test images: {gaps}"
+        f"background less that of the head, front views of test images: {gaps}"
     )
     return write(config, sheet(list(zip(*columns, strict=True)), ["input", *methods], labels, caption=caption))
 
@@ -246,13 +246,6 @@ def check_cats(config: FiguresConfig) -> None:
             f"figure {config.figure} shows cats, which the mini world does not have: it needs the full world, that is "
             f"afhqcats512-128.pkl, AFHQv2 and a run of experiment=afhq_cat; then give pictures=cats"
         )
-
-
-def open_run(config: FiguresConfig | EditsConfig, name: str) -> TrainConfig:
-    """The configuration of a run by its name, on the device asked for."""
-    run = load_run(find_run(config.runs, name), TrainConfig)
-    run.device = config.device
-    return run
 
 
 def subjects(config: FiguresConfig, numbers: Sequence[int] | None = None, *, everything: bool = False) -> list[Subject]:

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from goae.camera.regressor import estimate_camera, load_regressor
-from goae.config import InvertConfig, TrainConfig, find_run, load_run
+from goae.config import InvertConfig
 from goae.data.datasets import IMAGE_SUFFIXES
 from goae.data.sources import FolderSource, Source, open_source
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
-from goae.runs.setup import device_of, run_inverter
+from goae.runs.setup import device_of, open_run, run_inverter
 from goae.training.preview import yaw_label
 from goae.viz.grid import depth_picture, save_grid, to_uint8
 
@@ -151,9 +151,7 @@ def parse_numbers(text: str) -> Tensor:
 def open_inverter(config: InvertConfig) -> Inverter:
     """The run asked for, or the three files."""
     if config.run:
-        run = load_run(find_run(config.runs, config.run), TrainConfig)
-        run.device = config.device
-        return run_inverter(run, preset=config.preset_name or None)
+        return run_inverter(open_run(config, config.run), preset=config.preset_name or None)
     return load_inverter(
         generator=config.generator_path,
         encoder=config.encoder_path,

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly, load_rival
-from goae.config import RunConfig, StagedConfig, TrainConfig, run_file
+from goae.config import (
+    EditsConfig,
+    FiguresConfig,
+    InvertConfig,
+    RunConfig,
+    StagedConfig,
+    TrainConfig,
+    find_run,
+    load_run,
+    run_file,
+)
 from goae.data.batches import Batches, DataConfig
 from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
@@ -131,6 +141,13 @@ def finished_stages(config: TrainConfig) -> tuple[str, ...]:
     if config.stage == "encoder" and not (config.run_dir / "refiner.safetensors").exists():
         return ("encoder",)
     return config.stage_names
+
+
+def open_run(config: EditsConfig | FiguresConfig | InvertConfig, name: str) -> TrainConfig:
+    """The configuration of a run by its name, on the device asked for."""
+    run = load_run(find_run(config.runs, name), TrainConfig)
+    run.device = config.device
+    return run
 
 
 class OnDevice(Protocol):
