@@ -144,7 +144,7 @@ def finished_stages(config: TrainConfig) -> tuple[str, ...]:
 
 
 def open_run(config: EditsConfig | FiguresConfig | InvertConfig, name: str) -> TrainConfig:
-    """The configuration of a run by its name, on the device asked for; FileNotFoundError if there is none of that name."""
+    """The configuration of a run by its name, on the device asked for; FileNotFoundError if there is none."""
     run = load_run(find_run(config.runs, name), TrainConfig)
     run.device = config.device
     return run
