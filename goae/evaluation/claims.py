@@ -30,7 +30,10 @@ GOAL_SPEEDUP = 500.0  # of the project, over PTI
 
 
 def _nearer(tables: Tables, optimiser: str, column: str) -> Check:
-    """Ours lies nearer to the optimiser than to the best encoder baseline, or beyond the optimiser."""
+    """Ours beats the optimiser, or is nearer to it than to the best encoder baseline.
+
+    The second counts where the optimiser beats all baselines: beyond one that they beat, nearness to it is no merit.
+    """
     text = f"in {column}, Ours is nearer to {optimiser} than to the best encoder baseline, or better than it"
     if not usable(tables, 1, column):
         return uninformative(text, column)
@@ -42,7 +45,7 @@ def _nearer(tables: Tables, optimiser: str, column: str) -> Check:
         return Check(text, None, f"{column}: {told}")
     sign = 1 if METRICS[split_column(column)[0]].better == "higher" else -1
     ours, other, *rivals = (sign * v for v in known)
-    nearer = abs(other - ours) < abs(ours - max(rivals))
+    nearer = max(rivals) < other and abs(other - ours) < abs(ours - max(rivals))
     return Check(text, ours >= other or nearer, f"{column}: {told}")
 
 
@@ -94,7 +97,7 @@ def _mix(tables: Tables) -> list[Check]:
 
 
 def _cats_and_edits(tables: Tables) -> list[Check]:
-    cats = Check("it transfers to cats", None, "the mini world has none, and the tables are of faces")
+    cats = Check("it transfers to cats", None, "the tables are of faces")
     return [cats, *(edited(tables) or [Check("edits are consistent", None, "scripts/eval_edits.py has not run")])]
 
 
@@ -124,12 +127,15 @@ def _goal_order(tables: Tables) -> list[Check]:
 
 
 PAIRED = "every paired difference lies on the claimed side of zero with its whole 95 % interval, and in every seed"
+COMPARABLE = (
+    "the mean is better than that of the optimisation method, or nearer to it than to that of the best encoder "
+    "baseline while the optimisation method is better than all of these"
+)
 CLAIMS = (
     Claim(
         "R73",
         "Reconstruction is comparable to optimisation and better than every encoder baseline (Table 1, input view)",
-        f"MSE, LPIPS, ID, Geo against each encoder baseline: {PAIRED}. Comparable in MSE, LPIPS, ID: the mean is "
-        "nearer to that of each optimisation method than to that of the best encoder baseline, or better",
+        f"MSE, LPIPS, ID, Geo against each encoder baseline: {PAIRED}. Comparable in MSE, LPIPS, ID: {COMPARABLE}",
         _reconstruction,
     ),
     Claim(
@@ -142,8 +148,7 @@ CLAIMS = (
     Claim(
         "R75",
         "From a face at yaw 0° Ours is comparable to PTI in novel views (Table 1)",
-        "in more than half of LPIPS0, ID0, Geo0 the mean is nearer to PTI's than to that of the best encoder baseline, "
-        "or better",
+        f"in more than half of LPIPS0, ID0, Geo0 {COMPARABLE}",
         _front_faces,
     ),
     Claim(
@@ -214,8 +219,8 @@ def claims_page(tables: Tables, world: str, analyses: Mapping[str, str] | None =
     lines = [
         f"# The paper's claims, {world} world",
         "",
-        "Made by `python scripts/tables.py claims=true` from the JSON files beside it; rules are code in "
-        "`goae/evaluation/claims.py`. Differences are first minus second on the same images. As in the paper, ID is "
+        f"Made by `python scripts/tables.py claims=true world={world}` from the JSON files beside it; rules are code "
+        "in `goae/evaluation/claims.py`. Differences are first minus second on the same images. As in the paper, ID is "
         "measured by the network that is also in the training loss; the tables tell beside it what another one says.",
     ]
     for title, claims in (("claim", CLAIMS), ("goal of this project", GOALS)):

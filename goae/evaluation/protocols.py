@@ -291,7 +291,8 @@ def common_tasks(methods: Sequence[Sequence[Row]]) -> set[str]:
 def as_table(rows: Sequence[Row], columns: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Values (N, K) in float64, NaN where a row has none, and persons (N,)."""
     values = [[float(row[name]) if row[name] else float("nan") for name in columns] for row in rows]
-    return torch.tensor(values, dtype=torch.float64), torch.tensor([int(row["person"]) for row in rows])
+    table = torch.tensor(values, dtype=torch.float64).reshape(len(rows), len(columns))  # also of no rows
+    return table, torch.tensor([int(row["person"]) for row in rows])
 
 
 def as_estimate(estimate: Estimate | None, values: Tensor) -> dict[str, Any]:

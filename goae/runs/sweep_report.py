@@ -10,6 +10,7 @@ from goae.config import EvaluateConfig, SweepReportConfig, TrainConfig, load_run
 from goae.runs.evaluate import evaluate
 from goae.runs.report import COLUMN_FORMATS, LABELS, measured_columns, read_summary
 from goae.runs.setup import finished_stages
+from goae.runs.training_facts import at_its_end
 from goae.training.tracking import read_metrics
 from goae.viz.curves import overlaid_png
 from goae.viz.report import Section, picture, table, write_report
@@ -54,16 +55,14 @@ def read_cells(config: SweepReportConfig) -> list[Cell]:
     cells: dict[str, list[TrainConfig]] = {}
     for folder in folders:
         run = load_run(folder, TrainConfig)
-        missing = [name for name in run.own_stages if name in finished_stages(run) and not weights(run, name).exists()]
+        wanted = [name for name in run.own_stages if name in finished_stages(run)]
+        missing = [name for name in wanted if not at_its_end(run, folder, name)]
         if missing:
-            raise ValueError(f"{folder} lacks its {' and '.join(missing)}; the sweep's own command goes on with it")
+            raise ValueError(
+                f"{folder}: {' and '.join(missing)} has not ended; the sweep's own command goes on with it"
+            )
         cells.setdefault(folder.name.removesuffix(f"-seed{run.seed}"), []).append(run)
     return [Cell(name, sorted(runs, key=lambda run: run.seed)) for name, runs in cells.items()]
-
-
-def weights(run: TrainConfig, stage: str) -> Path:
-    """What a finished stage leaves."""
-    return run.run_dir / f"{stage}.safetensors"
 
 
 def evaluation(config: SweepReportConfig, run: TrainConfig) -> EvaluateConfig:

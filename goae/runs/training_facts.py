@@ -16,12 +16,21 @@ LAST = 0.2  # least share of the steps over which the change is told
 def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
     """stage -> `steps`, `val_mse_change` and `since` where validation tells; kept in a file that outlives the run.
 
-    Of a run that goes on from the stage 1 of another, that one's stage 1.
+    Of a run that goes on from the stage 1 of another, that one's stage 1. Of a stage that is being trained anew or
+    further, what was kept: its weights are still those of before.
     """
-    if (folder / "config.yaml").exists():
-        write_json(_read(folder), kept)
     found: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    if (folder / "config.yaml").exists():
+        found |= _read(folder)
+        write_json(found, kept)
     return found
+
+
+def at_its_end(run: TrainConfig, folder: Path, stage: str) -> bool:
+    """Whether a stage has left its weights, and its log reaches the number of steps that the run asks for."""
+    rows = read_metrics(folder, stage)
+    reached = bool(rows) and rows[-1]["step"] >= getattr(run.stages, stage).fit.steps
+    return reached and (folder / f"{stage}.safetensors").exists()
 
 
 def change_at_the_end(rows: Sequence[dict[str, float]], steps: int) -> dict[str, float]:
@@ -37,13 +46,17 @@ def change_at_the_end(rows: Sequence[dict[str, float]], steps: int) -> dict[str,
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    run, found = load_run(folder, TrainConfig), {}
+    run = load_run(folder, TrainConfig)
+    found: dict[str, dict[str, Any]] = {}
     if run.paths.encoder and (first := run_file(run.paths.encoder).parent / "config.yaml").exists():
-        found["encoder"] = _facts(load_run(first.parent, TrainConfig), first.parent, "encoder")
-    own = [stage for stage in finished_stages(run) if stage in run.own_stages]
-    return found | {stage: _facts(run, folder, stage) for stage in own}
+        found |= _facts(load_run(first.parent, TrainConfig), first.parent, ["encoder"])
+    return found | _facts(run, folder, [stage for stage in finished_stages(run) if stage in run.own_stages])
 
 
-def _facts(run: TrainConfig, folder: Path, stage: str) -> dict[str, Any]:
-    steps: int = getattr(run.stages, stage).fit.steps
-    return {"steps": steps} | change_at_the_end(read_metrics(folder, stage), steps)
+def _facts(run: TrainConfig, folder: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for stage in stages:
+        if at_its_end(run, folder, stage):
+            steps: int = getattr(run.stages, stage).fit.steps
+            found[stage] = {"steps": steps} | change_at_the_end(read_metrics(folder, stage), steps)
+    return found

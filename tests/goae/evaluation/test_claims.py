@@ -125,9 +125,24 @@ def test_an_interval_across_zero_is_no_gain() -> None:
 
 def test_ahead_of_the_optimiser_is_comparable_to_it_whatever_a_rival_reaches() -> None:
     ahead = {(1, "PTI", "ID0"): 0.60, (1, "Ours", "ID0"): 0.70, (1, "e4e-3D", "ID0"): 0.75}
-    page = claims_page(paper_tables(ahead), "mini")
-    assert "in ID0, Ours is nearer to PTI" not in page.split("## R76")[0].replace("or better than it, in most", "")
-    assert verdict("R75", paper_tables(ahead | {(1, "PTI", "LPIPS0"): 0.30, (1, "e4e-3D", "LPIPS0"): 0.20})) == HOLDS
+    tables = paper_tables(ahead | {(1, "PTI", "LPIPS0"): 0.30, (1, "e4e-3D", "LPIPS0"): 0.20})
+    assert "ID0: Ours 0.7000, PTI 0.6000, IDE-3D 0.5130, pSp-3D 0.6710, e4e-3D 0.7500 (yes)" in claims_page(
+        tables, "mini"
+    )
+    assert verdict("R75", tables) == HOLDS
+
+
+def test_nearness_to_an_optimiser_that_rivals_beat_is_no_merit() -> None:
+    """Far behind all, Ours is nearer to PTI than to the better rivals; that makes it comparable to nothing."""
+    behind = {
+        (1, "Ours", "ID0"): 0.05,
+        (1, "PTI", "ID0"): 0.60,
+        (1, "e4e-3D", "ID0"): 0.75,
+        (1, "Ours", "LPIPS0"): 0.95,
+        (1, "PTI", "LPIPS0"): 0.30,
+        (1, "e4e-3D", "LPIPS0"): 0.20,
+    }
+    assert verdict("R75", paper_tables(behind)) == FAILS
 
 
 def test_what_is_missing_decides_nothing() -> None:

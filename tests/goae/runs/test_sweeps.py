@@ -221,7 +221,7 @@ def test_the_page_has_means_and_spreads_over_seeds(
     text = page.read_text()
     assert "tiny-page-bg5.0" in text and "±" in text and text.count("data:image/png") == 1  # stage 1 alone
     (runs / "tiny-page-bg0.0-seed1/encoder.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"tiny-page-bg0\.0-seed1 lacks its encoder"):
+    with pytest.raises(ValueError, match=r"tiny-page-bg0\.0-seed1: encoder has not ended"):
         sweep_report(config)
     with pytest.raises(FileNotFoundError, match=r"no run matches .*set experiment_name to"):
         sweep_report(composed_as(SweepReportConfig, "name=page", f"runs={tmp_path}", name="sweep_report"))

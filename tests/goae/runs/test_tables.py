@@ -27,7 +27,11 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
         goae = tiny_goae(variant=variant)
         checkpoint.save(goae.generator, folder / "generator.safetensors")
         given = [f"paths.runs={folder}", f"paths.generator={folder / 'generator.safetensors'}", f"run={run}"]
-        claim_run(composed_as(TrainConfig, "experiment=tiny", f"afa.variant={variant}", *given))
+        config = composed_as(TrainConfig, "experiment=tiny", f"afa.variant={variant}", *given)
+        claim_run(config)
+        for stage in config.own_stages:
+            last = {"step": getattr(config.stages, stage).fit.steps}
+            (config.run_dir / f"{stage}.jsonl").write_text(json.dumps(last) + "\n")
         save_encoder(goae.encoder, folder / run / "encoder.safetensors")
         save_refiner(goae.afa, goae.config, folder / run / "refiner.safetensors")
     torch.manual_seed(0)
