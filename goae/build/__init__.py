@@ -2,7 +2,14 @@
 
 from goae.build.baselines import BASELINES, build_baseline, build_pose_opt, codes_of
 from goae.build.generator import build_discriminator, build_generator, build_regressor, for_training, load_generator
-from goae.build.measuring import build_between, build_meters, build_reference, chosen_metrics, networks_settings
+from goae.build.measuring import (
+    build_between,
+    build_meters,
+    build_reference,
+    chosen_metrics,
+    networks_settings,
+    present_hashes,
+)
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
 from goae.build.networks import (
     build_goae,
@@ -59,6 +66,7 @@ __all__ = [
     "for_training",
     "load_generator",
     "networks_settings",
+    "present_hashes",
     "published_backbone",
     "stats_path",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from goae.evaluation.pairs import Between, between_features, between_images
 from goae.evaluation.results import folder_hash, module_hash
 from goae.extractors.lpips import LPIPS
 from goae.extractors.mini import MiniPerception
+
+NETWORKS = ("lpips", "identity", "identity_independent", "features", "features_beside")
 
 
 def build_between(name: str, config: CheckMetersConfig, images: Tensor) -> Between:
@@ -37,22 +40,34 @@ def build_between(name: str, config: CheckMetersConfig, images: Tensor) -> Betwe
 
 def build_meters(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> Networks:
     """What measures; a missing file raises FileNotFoundError that names the command to run."""
-    identity = independent = beside = None
-    if config.identity != "none":
-        identity = build_identity(config.identity, config.identity_path, device)
-    if config.identity_independent != "none":
-        independent = build_identity(config.identity_independent, config.identity_independent_path, device)
-    if config.features_beside != "none":
-        beside = build_features(DistributionConfig(config.features_beside, config.features_beside_path), device)
+    found = {name: build() for name, build in _builders(config, device).items()}
+    reference = build_reference(config, pseudo_depth, device)
     return Networks(
-        LPIPS(config.lpips, config.lpips_path or None).to(device),
-        identity,
-        independent,
-        build_features(DistributionConfig(config.features, config.features_path), device),
-        beside,
-        build_reference(config, pseudo_depth, device),
+        found["lpips"],
+        found.get("identity"),
+        found.get("identity_independent"),
+        found["features"],
+        found.get("features_beside"),
+        reference,
         config.true_depth,
     )
+
+
+def _builders(config: MetricsConfig, device: torch.device) -> dict[str, Callable[[], Any]]:
+    """What makes each of the networks that are wanted."""
+    wanted: dict[str, Callable[[], Any]] = {
+        "lpips": lambda: LPIPS(config.lpips, config.lpips_path or None).to(device),
+        "features": lambda: build_features(DistributionConfig(config.features, config.features_path), device),
+    }
+    beside, identity = DistributionConfig(config.features_beside, config.features_beside_path), config.identity
+    independent, path = config.identity_independent, config.identity_independent_path
+    if identity != "none":
+        wanted["identity"] = lambda: build_identity(identity, config.identity_path, device)
+    if independent != "none":
+        wanted["identity_independent"] = lambda: build_identity(independent, path, device)
+    if config.features_beside != "none":
+        wanted["features_beside"] = lambda: build_features(beside, device)
+    return wanted
 
 
 def build_reference(config: MetricsConfig, folder: str, device: torch.device) -> Reference | None:
@@ -81,14 +96,33 @@ def chosen_metrics(config: MetricsConfig) -> dict[str, Any]:
 
 def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, Any]:
     """What the numbers depend on: the choices without their paths, and the hashes of what was found there."""
-    hashes = {}
-    for name in ("lpips", "identity", "identity_independent", "features", "features_beside"):
-        function = getattr(networks, name)
-        module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
-        if isinstance(module, nn.Module):
-            hashes[f"{name}_sha256"] = module_hash(module)
-    if isinstance(networks.reference, DepthFolder):
-        hashes["pseudo_depth_sha256"] = folder_hash(networks.reference.path)
+    hashes: dict[str, str] = {}
+    for name in NETWORKS:
+        hashes |= _network_hash(name, getattr(networks, name))
+    folder = str(networks.reference.path) if isinstance(networks.reference, DepthFolder) else ""
+    return chosen_metrics(config) | hashes | _depth_hash(config, folder)
+
+
+def present_hashes(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> dict[str, str]:
+    """The hashes of `networks_settings`, of those networks and depth maps alone whose files are there."""
+    hashes: dict[str, str] = {}
+    for name, build in _builders(config, device).items():
+        try:
+            hashes |= _network_hash(name, build())
+        except FileNotFoundError:  # what was measured with it is kept
+            continue
+    folder = pseudo_depth if config.geometry == "folder" and Path(pseudo_depth).is_dir() else ""
+    return hashes | _depth_hash(config, folder)
+
+
+def _network_hash(name: str, function: Any) -> dict[str, str]:
+    module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return {f"{name}_sha256": module_hash(module)} if isinstance(module, nn.Module) else {}
+
+
+def _depth_hash(config: MetricsConfig, folder: str) -> dict[str, str]:
+    if folder:
+        return {"pseudo_depth_sha256": folder_hash(Path(folder))}
     if config.geometry == "mini":
-        hashes["pseudo_depth_sha256"] = module_hash(MiniPerception(config.geometry_path or None))
-    return chosen_metrics(config) | hashes
+        return {"pseudo_depth_sha256": module_hash(MiniPerception(config.geometry_path or None))}
+    return {}

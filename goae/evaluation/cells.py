@@ -76,10 +76,10 @@ def cell(runs: Sequence[Stored], column: str, tasks: set[str], *, resamples: int
 
 
 def _time_cell(runs: Sequence[Stored]) -> Numbers | None:
-    timed = [run.seconds for run in runs if run.seconds is not None]
+    timed = [run.seconds for run in runs if run.seconds is not None and "time" in run.seconds]
     if len(timed) < len(runs):
         return None
-    return _numbers([found["time"] for found in timed], min(found["timing_images"] for found in timed))
+    return _numbers([found["time"] for found in timed], min(found["timed_images"] for found in timed))
 
 
 def _sets_cell(sets: Sequence[Mapping[str, Any]], metric: str) -> Numbers | None:

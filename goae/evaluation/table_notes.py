@@ -6,6 +6,7 @@ from typing import Any
 
 from goae.evaluation.cells import COUNTS, split_column
 from goae.evaluation.paper_tables import UNINFORMATIVE, PaperTable
+from goae.evaluation.stored import TOGETHER
 from goae.evaluation.tables import protocols_of
 
 Whole = Mapping[str, Any]
@@ -55,7 +56,9 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
             + ". Distances between sets and times have none."
         )
     notes += [f"{UNINFORMATIVE} {note}" if how["uninformative"] else note for note in how["meter_notes"]]
-    notes += [_time(row) for row in whole["rows"] if row.get("seconds") and "Time" in row["values"]]
+    if timed_apart(whole):
+        notes.append(f"{UNINFORMATIVE} times were not all taken in one pass, so that rows do not compare.")
+    notes += [_time(row) for row in whole["rows"] if row["values"].get("Time", {}).get("ours") is not None]
     notes += method_notes(printed, whole)
     notes += cost_notes(whole)
     counts = {row["method"]: row["num_inputs"] for row in whole["rows"] if row["num_inputs"]}
@@ -65,6 +68,12 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
             told = " and ".join(f"{n} of {widest[p]} inputs ({p.replace('_', ' ')})" for p, n in inputs.items())
             notes.append(f"{name} is measured on {told}, drawn by a seed; all methods on these inputs: below.")
     return notes
+
+
+def timed_apart(whole: Whole) -> bool:
+    """Whether times of rows come from several passes, between which machine or load may have changed."""
+    passes = [facts.get(TOGETHER) for row in whole["rows"] for facts in row.get("seconds", ())]
+    return len(set(passes)) > 1 or (None in passes and len(passes) > 1)
 
 
 def set_notes(printed: PaperTable, whole: Whole) -> list[str]:
@@ -145,7 +154,7 @@ def _time(row: Mapping[str, Any]) -> str:
         told = ", ".join(f"{name} {seconds:.4g} s" for name, seconds in parts.items())
         spent += f"; its parts, in a pass of their own: {told}"
     return (
-        f"Time of {row['method']}: median of {first['timing_images']} images at batch 1 after {first['warm_up']} "
+        f"Time of {row['method']}: median of {first['timed_images']} images at batch 1 after {first['warm_up']} "
         f"uncounted, device synchronised, preprocessing not counted; {device}, {first['threads']} threads, PyTorch "
         f"{first['torch']}{spent}."
     )

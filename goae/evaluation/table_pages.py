@@ -19,7 +19,7 @@ from goae.evaluation.paper_tables import (
     table_notes,
 )
 from goae.evaluation.runner import write_json
-from goae.evaluation.table_notes import missing_notes, origin_note, protocol_notes
+from goae.evaluation.table_notes import missing_notes, origin_note, protocol_notes, timed_apart
 from goae.evaluation.tables import protocols_of
 from goae.viz.report import Section, write_report
 
@@ -147,7 +147,8 @@ def _gap(entry: Whole, style: str) -> str:
 
 def _looks(whole: Whole, part: str) -> dict[str, Any]:
     """How the numbers of `rows` or `subset_rows` are shown."""
-    return {"details": details(whole[part]), "uninformative": whole["protocol"]["uninformative"]}
+    marked = [*whole["protocol"]["uninformative"], *(["Time"] if timed_apart(whole) else [])]
+    return {"details": details(whole[part]), "uninformative": marked}
 
 
 def _behind(column: str, cell: Mapping[str, Any]) -> str:

@@ -62,22 +62,33 @@ def inversion_seconds(
 ) -> dict[str, float]:
     """Median seconds `time` over samples, and `time_<part>` where the method tells its parts apart.
 
+    Samples whose optimisation diverges are left out; `timed_images` counts the others. Without any there is no `time`.
+
     Args:
         warm_up: uncounted inversions of the first sample before each of the two measurements.
         steps: the method's parts; they are timed in a pass of their own, so that they need not add up to `time`.
     """
     rows = [samples[0]] * warm_up + list(samples)
     inputs = [(row["image"][None].to(device), row["c"][None].to(device)) for row in rows]
-    whole = []
-    for image, c in inputs:
-        began = _now(device)
-        reconstruct(method, image, c)
-        whole.append(_now(device) - began)
-    found = {"time": float(np.median(whole[warm_up:]))}
+    whole = [_seconds(method, image, c, device) for image, c in inputs][warm_up:]
+    known = [seconds for seconds in whole if seconds is not None]
+    found: dict[str, float] = {"timed_images": len(known)}
+    if known:
+        found["time"] = float(np.median(known))
     if steps is not None:
         parts = [_parts(steps, image, c, device) for image, c in inputs][warm_up:]
         found |= {f"time_{name}": float(np.median([part[name] for part in parts])) for name in parts[0]}
     return found
+
+
+def _seconds(method: Method[T], image: Tensor, c: Tensor, device: torch.device) -> float | None:
+    """Of one inversion; None where its optimisation diverges."""
+    began = _now(device)
+    try:
+        reconstruct(method, image, c)
+    except FloatingPointError:
+        return None
+    return _now(device) - began
 
 
 @torch.inference_mode()

@@ -89,17 +89,19 @@ def measure(config: ProtocolConfig, fabric: "Fabric") -> Finished:
     return Finished({name: job.results(name) for name in tested}, job.measures.columns, job.settings)
 
 
-def check_complete(config: ProtocolConfig, fabric: "Fabric") -> None:
-    """Refuse results that are all there but were made with other weights or settings; no image is read for it.
+def check_complete(config: ProtocolConfig, present: dict[str, Any], fabric: "Fabric") -> None:
+    """Refuse results that are all there but were made with other weights, settings, images or networks.
 
+    Args:
+        present: `present_settings` of the protocol; what is not there is not compared.
     Raises: ValueError listing each setting that differs; FileNotFoundError for weights.
     """
     given = given_of(config, fabric.device)
     for name in config.methods:
         tested, results = build.build_method(name, given), Results.stored(config.folder, name)
         stored, chosen = results.settings, chosen_settings(config) | tested.settings
-        metrics = {"metrics": stored["metrics"] | build.chosen_metrics(config.metrics)}
-        results.check(stored | chosen | metrics | drawn_settings(config, tested))
+        metrics = stored["metrics"] | build.chosen_metrics(config.metrics) | present["metrics"]
+        results.check(stored | chosen | present | {"metrics": metrics} | drawn_settings(config, tested))
 
 
 def open_job(config: ProtocolConfig, fabric: "Fabric") -> Job:

@@ -113,6 +113,16 @@ def settings_of(
     }
 
 
+def present_settings(config: ProtocolConfig, device: torch.device) -> dict[str, Any]:
+    """Of what every row depends on, what is there: images, and below `metrics` hashes of depth maps and networks."""
+    folder = config.pseudo_depth.of(config.protocol)
+    found: dict[str, Any] = {"metrics": build.present_hashes(config.metrics, folder, device)}
+    if Path(config.images.of(config.protocol)).exists():
+        images = open_tasks(config)[0]
+        found["images"] = drawn_split(images.source) or {"sha256": images_hash(images)}
+    return found
+
+
 def chosen_settings(config: ProtocolConfig) -> dict[str, Any]:
     """Those that the configuration alone decides."""
     novel = config.protocol == "novel_view"

@@ -18,6 +18,7 @@ from goae.evaluation.stored import is_complete, read_stored, time_path
 from goae.evaluation.table_pages import write_pages
 from goae.evaluation.tables import SOURCES, Source, meters_of, protocols_of, table_json
 from goae.runs.measure import check_complete, measure
+from goae.runs.protocol_inputs import present_settings
 from goae.runs.setup import launch
 from goae.runs.times import time_together
 from goae.runs.training_facts import training_of
@@ -67,9 +68,11 @@ def make_table(config: TablesConfig, fabric: "Fabric") -> dict[str, Any]:
     present = {name: source for name, source in sources.items() if name not in missing}
     found = measurable(config, list(present.values()))
     for protocol in protocols_of(table):
-        for run, methods in found.items():
-            measure_missing(config.protocol_config(protocol, run, methods), fabric)
-    if has_times(table) and fabric.is_global_zero:
+        jobs = [config.protocol_config(protocol, *row) for row in found.items()]
+        there = present_settings(jobs[0], fabric.device) if jobs else {}
+        for job in jobs:
+            measure_missing(job, there, fabric)
+    if has_times(table) and config.timing_images and fabric.is_global_zero:
         time_together([config.protocol_config("input_view", *row) for row in found.items()], fabric.device)
     fabric.barrier()
     rows: dict[str, Measured] = {name: {} for name in table.rows}
@@ -115,13 +118,13 @@ def training(config: TablesConfig, source: Source) -> dict[str, list[dict[str, A
     return found
 
 
-def measure_missing(config: ProtocolConfig, fabric: "Fabric") -> None:
-    """Measure those methods of a run that are not complete, without times; of the others, compare the weights."""
+def measure_missing(config: ProtocolConfig, present: dict[str, Any], fabric: "Fabric") -> None:
+    """Measure those methods of a run that are not complete, without times; of the others, compare what is there."""
     complete = [name for name in config.methods if is_complete(config.folder, name)]
     missing = [name for name in config.methods if name not in complete]
     fabric.barrier()  # every process has looked before the first one writes
     if complete:
-        check_complete(dataclasses.replace(config, methods=complete), fabric)
+        check_complete(dataclasses.replace(config, methods=complete), present, fabric)
     if missing:
         measure(dataclasses.replace(config, methods=missing, timing_images=0), fabric)
 

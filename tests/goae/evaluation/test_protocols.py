@@ -202,4 +202,20 @@ def test_times_are_medians_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) 
         yield "encode"
 
     found = inversion_seconds(clock, samples, warm_up=2, device=torch.device("cpu"), steps=steps)  # type: ignore[arg-type]
-    assert found == {"time": 2.5, "time_encode": 1.25, "time_render": 2.0}
+    assert found == {"timed_images": 3, "time": 2.5, "time_encode": 1.25, "time_render": 2.0}
+
+
+def test_samples_that_diverge_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    invert = clock.invert
+
+    def diverging(image: torch.Tensor, c: torch.Tensor) -> float:
+        if float(image.mean()) > 5:
+            raise FloatingPointError("not finite")
+        return invert(image, c)
+
+    monkeypatch.setattr(clock, "invert", diverging)
+    samples = [{"image": torch.full((3, 2, 2), x), "c": torch.zeros(25)} for x in (9.0, 1.0, 8.0)]
+    cpu = torch.device("cpu")
+    assert inversion_seconds(clock, samples, warm_up=1, device=cpu) == {"timed_images": 1, "time": 1.5}  # type: ignore[arg-type]
+    assert inversion_seconds(clock, samples[:1], warm_up=0, device=cpu) == {"timed_images": 0}  # type: ignore[arg-type]

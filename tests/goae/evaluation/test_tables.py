@@ -73,7 +73,8 @@ def store(
     hours = {"seconds": 1800.0, "inversions": len(tasks), "threads": 1, "devices": ["a CPU"]}
     results.cost_path.write_text(json.dumps(hours))
     if not novel:
-        seconds = {"time": len(method) + shift, "timing_images": 2, "warm_up": 1, "threads": 1, "devices": ["a CPU"]}
+        seconds = {"time": len(method) + shift, "timed_images": 2, "warm_up": 1, "threads": 1, "devices": ["a CPU"]}
+        seconds |= {"together": "once"}
         known = {"pti": {"iterations_at_most": {"code": 450, "generator": 350}}, "psp": {"time_encode": 0.25}}
         extra = known.get(method, {})
         (folder / f"{method}.time.json").write_text(json.dumps(seconds | {"torch": "2"} | extra))
@@ -227,6 +228,33 @@ def test_the_page_has_bold_bests_footnotes_and_missing_rows(tmp_path: Path) -> N
     html_page(TABLE_1, whole, tmp_path / "table.html")
     text = (tmp_path / "table.html").read_text()
     assert "<b>" in text and "**" not in text and "<code>python scripts/train_camera.py</code>" in text
+
+
+def test_times_of_several_passes_are_marked_and_not_compared(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 1)
+    page = markdown_page(TABLE_1, table_json(TABLE_1, rows, {}, HOW, resamples=50))
+    assert "Input view: Time (s) ↓ |" in page and "one pass" not in page
+    path = tmp_path / "full" / "input_view" / "full.time.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"together": "later"}))
+    again = measured(tmp_path, 1)
+    page = markdown_page(TABLE_1, table_json(TABLE_1, again, {}, HOW, resamples=50))
+    assert "Input view: Time (s) ↓ † |" in page and "† times were not all taken in one pass" in page
+    path.write_text(json.dumps({"timed_images": 0, "together": "once"}))  # all of them diverged
+    whole = table_json(TABLE_1, measured(tmp_path, 1), {}, HOW, resamples=50)
+    assert cells_of(whole, "Ours")["Time"]["ours"] is None and "Time of Ours:" not in markdown_page(TABLE_1, whole)
+
+
+def test_a_group_without_inputs_is_empty(tmp_path: Path) -> None:
+    rows = {name: {"novel_view": runs["novel_view"]} for name, runs in measured(tmp_path, 2).items()}
+    for runs in rows.values():
+        for stored in runs["novel_view"]:
+            stored.rows[:] = [row for row in stored.rows if row["group"] == "60"]
+    whole = table_json(TABLE_2, rows, {}, HOW, resamples=50)
+    ours = cells_of(whole, "Ours")
+    assert ours["ID60"]["ours"] is not None and ours["ID0"]["ours"] is None
+    assert not any(
+        entry["column"].endswith("0") and not entry["column"].endswith("60") for entry in whole["differences"]
+    )
 
 
 def test_results_of_other_images_are_refused(tmp_path: Path) -> None:

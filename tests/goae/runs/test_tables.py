@@ -7,10 +7,11 @@ import pytest
 import torch
 from composing import composed_as
 from eg3d import checkpoint
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_goae
 
 from goae.config import TablesConfig, TrainConfig, claim_run, find_run, run_file
+from goae.data.mini import SplitConfig, write_split
 from goae.extractors import lpips
 from goae.inversion import Inverter
 from goae.loading import save_encoder, save_refiner
@@ -63,6 +64,10 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list
         "warm_up=0",
         "device=cpu",
     ]
+
+
+def find_override(overrides: list[str], name: str) -> str:
+    return next(text.removeprefix(f"{name}=") for text in overrides if text.startswith(f"{name}="))
 
 
 def configured(overrides: list[str], output: Path, *more: str) -> TablesConfig:
@@ -141,6 +146,22 @@ def test_what_is_all_there_may_come_from_another_device_and_not_from_other_weigh
     path.write_text(json.dumps(settings | {"refiner": "of another run"}))
     with pytest.raises(ValueError, match=r"full\.csv was made with other settings \(refiner: 'of another run' there"):
         make_tables(configured(overrides, tmp_path, "table=3"))
+
+
+def test_other_images_and_networks_are_refused_where_they_are_there(tmp_path: Path, overrides: list[str]) -> None:
+    make_tables(configured(overrides, tmp_path, "table=3"))
+    whole = (tmp_path / "table3.json").read_bytes()
+    write_split(SplitConfig("test", 6, 1, 32), tmp_path / "other.zip", workers=1, progress=lambda done: None)
+    trunk = load_file(find_override(overrides, "metrics.lpips_path"))
+    save_file({name: tensor + 1 for name, tensor in trunk.items()}, tmp_path / "trunk.safetensors")
+    for given, told in (
+        (f"images.input_view={tmp_path / 'other.zip'}", r"\(images: "),
+        (f"metrics.lpips_path={tmp_path / 'trunk.safetensors'}", r"\(metrics: .*lpips_sha256"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            make_tables(configured(overrides, tmp_path, "table=3", given))
+    make_tables(configured(overrides, tmp_path, "table=3", f"metrics.lpips_path={tmp_path / 'nowhere.safetensors'}"))
+    assert (tmp_path / "table3.json").read_bytes() == whole
 
 
 def test_the_first_stage_of_a_shipped_run_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
