@@ -5,7 +5,7 @@ is not testable here otherwise. Nothing here was chosen by looking at our number
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from goae.evaluation.cells import split_column
 from goae.evaluation.checks import (
@@ -210,8 +210,11 @@ GOALS = (
 )
 
 
-def claims_page(tables: Tables, world: str, analyses: Mapping[str, str] | None = None) -> str:
-    """The page in markdown. `analyses`: name of a claim or goal -> what was found out about its verdict."""
+def claims_page(tables: Tables, world: str, analyses: Mapping[str, tuple[str, str]] | None = None) -> str:
+    """The page in markdown. `analyses`: as `read_analyses` gives them; one of another verdict is left out.
+
+    Raises: ValueError for an analysis of something else than a claim or goal.
+    """
     decided = {claim.name: claim.decide(tables) for claim in (*CLAIMS, *GOALS)}
     unknown = sorted((analyses or {}).keys() - decided.keys())
     if unknown:
@@ -231,14 +234,28 @@ def claims_page(tables: Tables, world: str, analyses: Mapping[str, str] | None =
         lines += ["", f"## {claim.name}: {verdict}", "", f"{claim.text}.", "", f"Rule: {claim.rule}.", ""]
         lines += [f"- {check.text}: {mark(check)}. {check.evidence}" for check in checks]
         if analysis := (analyses or {}).get(claim.name):
-            lines += ["", analysis]
+            current = counted(verdict, checks)
+            stale = f"claims-analysis.md is about another measurement ({analysis[0]}; now {current}) and left out here."
+            lines += ["", analysis[1] if analysis[0] == current else stale]
     absent = [str(number) for number in TABLES if number not in tables]
     if absent:
         lines += ["", f"Not there when this page was made: table {', '.join(absent)} (`scripts/tables.py table=N`)."]
     return "\n".join(lines) + "\n"
 
 
-def read_analyses(text: str) -> dict[str, str]:
-    """Paragraphs below headings `## NAME`, NAME being that of a claim or goal."""
-    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+def counted(verdict: str, checks: Sequence[Check]) -> str:
+    """A verdict with how many of its checks came out true, which tells one measurement from another."""
+    verdicts = [check.holds for check in checks if check.counts]
+    return f"{verdict}, {verdicts.count(True)} of {len(verdicts)}"
+
+
+def read_analyses(text: str) -> dict[str, tuple[str, str]]:
+    """Name of a claim or goal -> the verdict that is analysed, as of `counted`, and what was found out about it.
+
+    Args:
+        text: markdown with headings `## NAME: VERDICT`, such as `## R76: does not hold, 4 of 6`.
+    """
+    parts = re.split(r"^## (.+?): (.+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: (told.strip(), body.strip()) for name, told, body in zip(*(parts[i::3] for i in range(3)), strict=True)
+    }

@@ -30,6 +30,7 @@ RECORDED = {  # column -> its name there
     **{"id": "identity", "id_independent": "identity_independent", "depth": "depth_error"},
 }
 Progress = Callable[[int], object]
+Batch = dict[str, Any]  # tensors (B, ...) by name, and `name`, a list
 
 
 @dataclass(frozen=True)
@@ -147,16 +148,38 @@ def measure_method(
         progress(len(chunk))
 
 
-def show(method: Method[Any], source: dict[str, Any], targets: Sequence[dict[str, Any]], *, novel: bool) -> list[View]:
-    """A view of the source for each target; of an optimisation that diverged, views without a finite number."""
+def show(method: Method[Any], source: Batch, targets: Sequence[Batch], *, novel: bool) -> list[View]:
+    """A view of the source for each target; of an optimisation that diverged, views without a finite number.
+
+    Where one of a batch diverges, each of it is inverted again by itself: the others are not to blame.
+    """
     try:
         if not novel:
             return [reconstruct(method, source["image"], source["c"])]
         inversion = method.invert(source["image"], source["c"])
         return [method.render(inversion, target["c"]) for target in targets]
     except FloatingPointError as error:
-        print(f"{', '.join(source['name'])}: counted as failed, since {error}")
+        names = source["name"]
+        if len(names) > 1:
+            alone = [
+                show(method, _row(source, k), [_row(target, k) for target in targets], novel=novel)
+                for k in range(len(names))
+            ]
+            return [_together(views) for views in zip(*alone, strict=True)]
+        print(f"{names[0]}: counted as failed, since {error}")
         return [_nothing(target["image"]) for target in targets]
+
+
+def _row(batch: Batch, k: int) -> Batch:
+    return {name: value[k : k + 1] for name, value in batch.items()}
+
+
+def _together(views: Sequence[View]) -> View:
+    """A batch of single views; depth in the size of the largest, as one that failed knows nothing of it."""
+    image, depths = torch.cat([view.image for view in views]), [view.image_depth for view in views]
+    shape = max((depth.shape for depth in depths), key=lambda shape: shape.numel())
+    depths = [depth if depth.shape == shape else depth.new_full(shape, torch.nan) for depth in depths]
+    return latent_inverter.View(image, image, torch.cat(depths))
 
 
 def _nothing(image: Tensor) -> View:

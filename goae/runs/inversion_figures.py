@@ -43,7 +43,7 @@ def ablation_of_encoders(config: FiguresConfig) -> Path:
     """
     methods = {label: run_encoder(open_run(config, run)) for label, run in config.encoders.items()}
     records = measure_backgrounds(config, methods)
-    subject = max(subjects(config, everything=True), key=lambda s: abs(yaw_of(s.c)))  # "a side face"
+    subject = subjects(config, side_faces(config)[:1])[0]
     columns: list[list[Tensor]] = [[subject.image[0], None, None]]  # type: ignore[list-item]
     depths, shown = [], []
     for method in methods.values():
@@ -150,14 +150,17 @@ def comparison(config: FiguresConfig) -> Path:
 
 def compared_subjects(config: FiguresConfig) -> list[int]:
     """Fig. 6 has `subjects`, Fig. 12 as many that follow them, Fig. 13 as many of the largest yaw: side faces."""
-    images = PosedImages(config.images)
     if config.figure == 12:
+        images = PosedImages(config.images)
         first = max(config.subjects) + 1
         return [number % len(images) for number in range(first, first + len(config.subjects))]
-    if config.figure == 13:
-        yaws = [abs(yaw_of(c[None])) for c in images.labels]
-        return sorted(range(len(images)), key=yaws.__getitem__, reverse=True)[: len(config.subjects)]
-    return config.subjects
+    return side_faces(config)[: len(config.subjects)] if config.figure == 13 else config.subjects
+
+
+def side_faces(config: FiguresConfig) -> list[int]:
+    """Numbers of the test images, those of the largest yaw first."""
+    yaws = [abs(yaw_of(c[None])) for c in PosedImages(config.images).labels]
+    return sorted(range(len(yaws)), key=yaws.__getitem__, reverse=True)
 
 
 def chosen(figure: int, label: str, source: str) -> bool:
@@ -248,10 +251,10 @@ def check_cats(config: FiguresConfig) -> None:
         )
 
 
-def subjects(config: FiguresConfig, numbers: Sequence[int] | None = None, *, everything: bool = False) -> list[Subject]:
+def subjects(config: FiguresConfig, numbers: Sequence[int] | None = None) -> list[Subject]:
     """The test images of these numbers; None: of `config.subjects`. Raises: ValueError if one is not there."""
     images = PosedImages(config.images)
-    numbers = range(len(images)) if everything else config.subjects if numbers is None else numbers
+    numbers = config.subjects if numbers is None else numbers
     if not numbers or max(numbers) >= len(images) or min(numbers) < 0:
         raise ValueError(f"subjects is {list(numbers)}; expected numbers from 0 below {len(images)}, see images")
     items = [images[i] for i in numbers]

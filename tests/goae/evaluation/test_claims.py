@@ -187,13 +187,16 @@ def test_order_is_that_of_the_papers_rows() -> None:
     assert verdict("Goal 4", {1: TRUE[1]}) == UNTESTED
 
 
-def test_analyses_stand_below_their_claims() -> None:
-    analyses = read_analyses("A preface.\n\n## R80\n\nThe machine was idle.\n\n## Goal 3\nSo it is.\n")
-    page = claims_page({1: TRUE[1]}, "mini", analyses)
+def test_analyses_stand_below_the_verdicts_that_they_are_about() -> None:
+    text = (
+        "A preface.\n\n## R80: holds, 2 of 2\n\nThe machine was idle.\n\n## Goal 3: does not hold, 0 of 1\nSo it is.\n"
+    )
+    page = claims_page({1: TRUE[1]}, "mini", read_analyses(text))
     assert "The machine was idle." in page.split("## R80: ")[1].split("## Goal 1: ")[0]
-    assert page.split("## Goal 3: ")[1].split("## ")[0].endswith("So it is.\n\n")
+    below = page.split("## Goal 3: ")[1].split("## ")[0]
+    assert "So it is." not in page and "another measurement (does not hold, 0 of 1; now holds, 1 of 1)" in below
     with pytest.raises(ValueError, match="analyses of R81"):
-        claims_page({1: TRUE[1]}, "mini", {"R81": ""})
+        claims_page({1: TRUE[1]}, "mini", {"R81": ("holds, 1 of 1", "")})
 
 
 def test_a_subset_goes_before_all_inputs() -> None:

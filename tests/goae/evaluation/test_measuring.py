@@ -96,22 +96,34 @@ def test_a_render_that_is_not_finite_fails_and_spares_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize("novel", [True, False])
-def test_an_optimisation_that_diverged_is_counted_as_failed(novel: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    class Diverging:
-        def invert(self, image: Tensor, c: Tensor) -> None:
-            raise FloatingPointError("the loss is nan at step 3; lower tuning.lr")
-
-        def render(self, inversion: None, c: Tensor) -> View:
-            raise AssertionError("there is nothing to show")
-
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_an_optimisation_that_diverged_is_counted_as_failed(
+    novel: bool, all_of_them: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Alone: the other image of the batch is measured as if it had been by itself."""
     target = batch() | {"c": torch.zeros(2, 25), "name": ["a.png", "b.png"]}
+    first = target["image"][:1]
+
+    class Diverging:
+        def invert(self, image: Tensor, c: Tensor) -> Tensor:
+            if all_of_them or any(torch.equal(row[None], first) for row in image):
+                raise FloatingPointError("the loss is nan at step 3; lower tuning.lr")
+            return image
+
+        def render(self, inversion: Tensor, c: Tensor) -> View:
+            assert len(inversion) == 1
+            return shown({name: value[1:] for name, value in target.items()})
+
     views = show(Diverging(), target, [target, target] if novel else [target], novel=novel)
     assert len(views) == 1 + novel
     for view in views:
         found = measures()(view, target)
         rows = [as_row({name: float(value[i]) for name, value in found.items()}) for i in range(2)]
-        assert all(row["failed"].split() == measures().columns for row in rows)
-    assert "a.png, b.png: counted as failed, since the loss is nan at step 3" in capsys.readouterr().out
+        assert rows[0]["failed"].split() == measures().columns
+        assert rows[1]["failed"] == rows[0]["failed"] if all_of_them else float(rows[1]["mse"]) == 0
+    told = capsys.readouterr().out
+    assert "a.png: counted as failed, since the loss is nan at step 3" in told
+    assert ("b.png" in told) == all_of_them
 
 
 def test_features_are_of_stored_images() -> None:
