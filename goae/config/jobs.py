@@ -69,7 +69,7 @@ class SweepReportConfig:
     timing_images: int = 20  # images over which the time of one inversion is the median
     identity: str = ""  # identity network of the metric; empty: the runs' own; none: without
     identity_path: str = ""
-    output: str = ""  # of the page, the CSV beside it; empty: <runs>/<name>.html
+    output: str = ""  # of the page, the CSV beside it; empty: <runs>/<experiment_name>-<name>.html
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -103,8 +103,11 @@ class InvertConfig:
                 "input and one of camera and regressor_path must be given, for example input=photo.png "
                 "camera=dataset.json, or input=photo.png regressor_path=goae/assets/mini/camera.safetensors"
             )
-        if not self.run and not (self.generator_path and self.encoder_path and self.refiner_path):
-            raise ValueError("give run=NAME of a trained run, or generator_path=, encoder_path= and refiner_path=")
+        files = [self.generator_path, self.encoder_path, self.refiner_path]
+        if any(files) if self.run else not all(files):
+            raise ValueError(
+                "give either run=NAME of a trained run, or all of generator_path=, encoder_path= and refiner_path="
+            )
 
 
 @dataclass

@@ -78,7 +78,7 @@ class ProtocolConfig:
     timing_images: int = 20  # input_view: images over which the time of one inversion is the median; 0: no timing
     warm_up: int = 3  # uncounted inversions before
     device: str = "auto"  # auto | cpu | cuda
-    num_devices: int = 1  # processes; under torchrun as many as it starts
+    num_devices: int = 1  # processes on this machine; torchrun has to start as many
     output: str = ""  # empty: <runs>/<run>/<protocol>
     records: str = ""  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 

@@ -102,7 +102,7 @@ class TrainConfig(InRunFolder):
     stage: str = "all"  # all | encoder | refiner
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
-    num_devices: int = 1  # processes of one self-launched run; torchrun sets its own
+    num_devices: int = 1  # processes on this machine; torchrun has to start as many
     precision: str = "32-true"  # 32-true | bf16-mixed
     training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
     renderer_checkpointing: bool = False  # plain renderer: find samples again in the backward pass, as the fused does

@@ -25,8 +25,8 @@ def open_source(path: str | Path) -> Source:
         return FolderSource(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no data set at {path}: expected a folder or zip in EG3D's format; set the data.* path to one "
-            "(scripts/make_mini_data.py makes that of the mini world)"
+            f"there is no data set at {path}: expected a folder or zip in EG3D's format. Give another path, or make "
+            "it: scripts/make_mini_data.py for the mini world, scripts/prepare_*.py for the full one"
         )
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is neither a folder nor a readable zip; give the folder, or download the zip again")

@@ -101,10 +101,14 @@ def read_cameras(camera: str, names: list[str]) -> list[Tensor]:
     """A label (25,) for each image: from 25 numbers for all, or of a JSON file with a list of [name, 25 numbers]."""
     if not os.path.exists(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
         return [parse_numbers(camera)] * len(names)
-    content = json.loads(read_labels(camera))
-    if not isinstance(content, dict) or "labels" not in content:
+    try:
+        content = json.loads(read_labels(camera))
+    except ValueError:  # neither text nor JSON
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
         raise ValueError(
-            f"{camera} has no key `labels`; expected EG3D's dataset.json: a list of [file name, 25 numbers]"
+            f"{camera} has no list `labels`; expected EG3D's dataset.json: "
+            '{"labels": [["NAME.png", [25 numbers]], ...]}, or a folder or zip that holds one'
         )
     labels = [torch.tensor(numbers, dtype=torch.float32) for numbers in matched(content["labels"], names, camera)]
     for name, label in zip(names, labels, strict=True):

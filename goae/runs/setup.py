@@ -1,5 +1,6 @@
 """What every job on a run needs: processes, images, the run's weights."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +34,9 @@ if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked 
     from lightning_fabric import Fabric
 
 
+DEVICES = ("auto", "cpu", "cuda")
+
+
 class Launched(Protocol):
     """A configuration of a job that runs in one process or several."""
 
@@ -50,10 +54,20 @@ class Launched(Protocol):
 
 
 def launch(config: Launched) -> "Fabric":
-    """Lightning Fabric on the configured device; under torchrun, one process of several."""
+    """Lightning Fabric on the configured device; under torchrun, one process of several.
+
+    Raises: ValueError if torchrun has started another number of processes, or there is no such device.
+    """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
+    started = int(os.environ.get("WORLD_SIZE", config.num_devices))
+    if started != config.num_devices:  # each would take itself for the only one, and write over the others' files
+        raise ValueError(
+            f"{started} processes were started, by torchrun or the like, but num_devices is {config.num_devices}; "
+            f"give num_devices={started}, or start one process, which starts the others itself"
+        )
+    check_device(config.device)
     # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
     strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
     fabric = Fabric(
@@ -157,10 +171,21 @@ class OnDevice(Protocol):
 
 
 def device_of(config: OnDevice) -> torch.device:
-    """The device of jobs that use one."""
+    """The device of jobs that use one. Raises: ValueError if there is none of this name."""
+    check_device(config.device)
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
+
+
+def check_device(name: str) -> None:
+    """Raises: ValueError if there is no such device."""
+    if name not in DEVICES:
+        raise ValueError(f"device is {name!r}; expected one of {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device is cuda, but PyTorch finds no GPU: install a build of it for CUDA, or give device=cpu or auto"
+        )
 
 
 def run_encoder(config: TrainConfig) -> EncoderOnly:

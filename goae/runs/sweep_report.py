@@ -33,7 +33,7 @@ def sweep_report(config: SweepReportConfig) -> Path:
         evaluate(evaluation(config, run))
     summaries = {run.run: read_summary(run.run_dir) for cell in cells for run in cell.runs}
     rows = [row for cell in cells for row in cell_rows(cell, summaries)]
-    page = Path(config.output or Path(config.runs) / f"{config.name}.html")
+    page = Path(config.output or Path(config.runs) / f"{config.experiment_name}-{config.name}.html")
     page.parent.mkdir(parents=True, exist_ok=True)
     write_csv(rows, page.with_suffix(".csv"))
     names = ", ".join(run.run for cell in cells for run in cell.runs)

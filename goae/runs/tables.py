@@ -37,6 +37,14 @@ TRAINED = {  # overrides of train.py that make a row's run
     "conv": "afa.variant=conv",
 }
 REFINED = ("full", "no_mix")  # methods that need the second stage
+CELLS = {  # key of a sweep -> how a run's name tells its value, and all values
+    "stages.encoder.adv": (r"-adv([\d.]+)-bg", ["0.0", "0.05"]),
+    "stages.encoder.bg": (r"-bg([\d.]+)-seed", ["0.0", "5.0"]),
+    "afa.variant": (r"-table3-(\w+)-mix", ["conv", "paper"]),
+    "goae.mix.planes": (r"-mix_(\w+)-seed", ["none", "xyz"]),
+    "seed": (r"-seed(\d+)$", ["0", "1", "2"]),
+}
+SWEPT = {"table2": "encoder", "table3": "refiner"}  # sweep -> the stage that it trains
 
 
 def make_tables(config: TablesConfig) -> list[Path]:
@@ -209,15 +217,12 @@ def train_command(config: TablesConfig, key: str, run: str, file: Path) -> str:
 
 
 def sweep_command(config: TablesConfig, experiment: str, sweep: str) -> str:
-    """The command that trains those cells of a sweep that rows name, and no others."""
-    rows = dataclasses.asdict(config.rows).values()
-    runs = [run for row in rows if isinstance(row, list) for run in row if run.startswith(f"{experiment}-{sweep}-")]
-    found = {
-        "goae.mix.planes": sorted({name for run in runs for name in re.findall(r"-mix_(\w+)-seed", run)}),
-        "seed": sorted({seed for run in runs for seed in re.findall(r"-seed(\d+)$", run)}),
-    }
-    whole = {"goae.mix.planes": ["none", "xyz"], "seed": ["0", "1", "2"]}
-    parts = [f'{key}: "{",".join(names)}"' for key, names in found.items() if names and names != whole[key]]
+    """The command that trains those cells of a sweep that rows name and that are not there, and no others."""
+    rows, file = dataclasses.asdict(config.rows).values(), f"{SWEPT[sweep]}.safetensors"
+    named = {run for row in rows if isinstance(row, list) for run in row if run.startswith(f"{experiment}-{sweep}-")}
+    runs = sorted(run for run in named if not (find_run(config.runs, run) / file).exists())
+    found = {key: sorted({name for run in runs for name in re.findall(cell, run)}) for key, (cell, _) in CELLS.items()}
+    parts = [f'{key}: "{",".join(names)}"' for key, names in found.items() if names and names != CELLS[key][1]]
     grid = f" 'hydra.sweeper.params={{{', '.join(parts)}}}'" if parts else ""
     return f"python scripts/train.py -m experiment={experiment} sweep={sweep}{grid}"
 

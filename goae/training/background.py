@@ -30,7 +30,7 @@ class BackgroundConfig:
 
 
 class BackgroundDepth:
-    """L_BG of tri-planes: depth and background mask of their front view against D_avg (R11)."""
+    """L_BG of tri-planes: depth and background mask of their front view against D_avg (Sec. 4.1)."""
 
     def __init__(
         self,

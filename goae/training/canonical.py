@@ -89,7 +89,7 @@ def canonical_statistics(
     partial: Path | None = None,
     erode: int = 1,
 ) -> Iterator[CanonicalStats]:
-    """Sample W_c, render front views and average their background depth (R10); yields after every batch.
+    """Sample W_c, render front views and average their background depth; yields after every batch.
 
     Each batch has its own seed, so that with `partial`, where the running sums are kept, a stopped run continues
     with the same result.

@@ -133,6 +133,12 @@ def _changed(index: int, value: float) -> torch.Tensor:
     return c
 
 
+def _opengl(c: torch.Tensor) -> torch.Tensor:
+    """The same camera with columns right, up, backward."""
+    cam2world, intrinsics = split_label(c)
+    return join_label(cam2world * torch.tensor([1.0, -1.0, -1.0, 1.0]), intrinsics)
+
+
 @pytest.mark.parametrize(
     ("label", "message"),
     [
@@ -145,6 +151,8 @@ def _changed(index: int, value: float) -> torch.Tensor:
         (_changed(15, 2.0), "0 0 0 1"),
         (_changed(24, 0.5), "0 0 1"),
         (_changed(16, -4.2), "focal length is -4.2"),
+        (_changed(18, 256.0), r"principal point is \[256.0, 0.5\].*image size in pixels"),
+        (_opengl(canonical_label()), "looks away from the origin, which lies -2.7 along.*OpenGL"),
         (canonical_label(radius=3.0), "stands 3 from the origin, expected 2.7 within 1%.*0.9"),
     ],
 )

@@ -136,8 +136,8 @@ def check_label(c: Tensor, radius: float | None = None) -> None:
     """Raise ValueError unless `c`, (25,) or (B, 25), is a camera label in the convention of this module.
 
     Checked are the number of entries, finite numbers, the constant last rows, a right-handed orthonormal rotation
-    (within 1e-3), positive focal lengths, and, where `radius` is given, the camera's distance from the origin (within
-    1%).
+    (within 1e-3), positive focal lengths, a principal point inside the image, that the origin is in front of the
+    camera, and, where `radius` is given, the camera's distance from it (within 1%).
     """
     if c.ndim not in (1, 2) or c.shape[-1] != LABEL_LENGTH or not c.numel():
         raise ValueError(
@@ -150,6 +150,7 @@ def check_label(c: Tensor, radius: float | None = None) -> None:
     cam2world, intrinsics = split_label(label)
     _check_rows(cam2world, intrinsics)
     _check_rotation(cam2world[:, :3, :3])
+    _check_direction(cam2world)
     if radius is not None:
         _check_radius(cam2world[:, :3, 3].norm(dim=1), radius)
 
@@ -164,6 +165,13 @@ def _check_rows(cam2world: Tensor, intrinsics: Tensor) -> None:
     focal = intrinsics.diagonal(dim1=1, dim2=2)[:, :2].min()
     if focal <= 0:
         raise ValueError(f"a focal length is {focal:.4g}, expected > 0; give it as a fraction of the image size")
+    centre = intrinsics[:, :2, 2]
+    if (centre < 0).any() or (centre > 1).any():
+        worst = centre[(centre - 0.5).abs().amax(1).argmax()].tolist()
+        raise ValueError(
+            f"a principal point is {worst}, expected within 0 to 1; divide the first two rows of the intrinsics by the "
+            "image size in pixels"
+        )
 
 
 def _check_rotation(rotation: Tensor) -> None:
@@ -177,12 +185,23 @@ def _check_rotation(rotation: Tensor) -> None:
         )
 
 
+def _check_direction(cam2world: Tensor) -> None:
+    """A camera at the origin sees it nowhere and is left to the radius."""
+    depth = -(cam2world[:, :3, 2] * cam2world[:, :3, 3]).sum(1)
+    if depth.min() < 0:
+        raise ValueError(
+            f"a camera looks away from the origin, which lies {depth.min():.4g} along its third column; give "
+            "camera-to-world with columns right, down, forward (OpenCV): from OpenGL's axes negate the second and third"
+        )
+
+
 def _check_radius(distances: Tensor, radius: float) -> None:
     worst = distances[(distances - radius).abs().argmax()].item()
     if abs(worst - radius) > _RADIUS_SHARE * radius:
         raise ValueError(
             f"a camera stands {worst:.4g} from the origin, expected {radius:.4g} within {_RADIUS_SHARE:.0%}; scale the "
-            f"translation of cam2world by {radius / max(worst, 1e-12):.4g}, or set the generator's avg_camera_radius"
+            f"translation of cam2world by {radius / max(worst, 1e-12):.4g}, or, for a generator of "
+            "other cameras, set data.radius (images) or generator.avg_camera_radius (its own)"
         )
 
 

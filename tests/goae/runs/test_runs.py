@@ -19,6 +19,7 @@ from eg3d.cameras import canonical_label
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from goae import build
 from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
@@ -29,7 +30,7 @@ from goae.runs.evaluate import evaluate
 from goae.runs.invert import find_images, invert, open_inverter, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
-from goae.runs.setup import check_splits, run_inverter
+from goae.runs.setup import check_splits, device_of, launch, run_inverter
 from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
@@ -293,6 +294,22 @@ def test_messages_are_one_paragraph(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "stepz" in text and "Traceback" not in text
 
 
+def test_processes_that_take_themselves_for_the_only_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed_as(TrainConfig, "experiment=tiny", "device=cpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started.* num_devices is 1; give num_devices=2"):
+        launch(config)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, told in (("cuda", "finds no GPU"), ("gpu", "expected one of auto, cpu, cuda")):
+        config = composed_as(TrainConfig, "experiment=tiny", f"device={device}")
+        for start in (launch, device_of):
+            with pytest.raises(ValueError, match=told):
+                start(config)
+
+
 def test_batches_that_processes_cannot_share_are_named_before_training() -> None:
     fits = {"encoder": FitConfig(batch_size=12, micro_batch=3), "refiner": FitConfig(batch_size=2)}
     check_splits(fits, 1)
@@ -342,6 +359,17 @@ def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_
         train(tiny(world, f"paths.runs={tmp_path}", "paths.generator=random", f"paths.canonical_stats={stats}"))
 
 
+def test_other_statistics_are_not_written_over(world: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(world)
+    path = build.stats_path(config)
+    before = path.read_bytes()
+    assert canonical_stats(config) == path and "is complete" in capsys.readouterr().out
+    config.canonical.num_samples += 1
+    with pytest.raises(ValueError, match=r"is there already, over 6 samples, not 7\. Name another file"):
+        canonical_stats(config)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("camera", "error", "named"),
     [
@@ -353,6 +381,20 @@ def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_
 def test_wrong_cameras_are_named(camera: str, error: type[Exception], named: str) -> None:
     with pytest.raises(error, match=named):
         read_cameras(camera, ["a.png"])
+
+
+@pytest.mark.parametrize("content", [b'{"labels": null}', b"[1, 2]", b"no JSON", b"\x89PNG"])
+def test_a_file_that_holds_no_labels_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"dataset\.json has no list `labels`; expected EG3D's dataset\.json"):
+        read_cameras(str(path), ["a.png"])
+
+
+def test_a_run_and_files_are_not_given_together() -> None:
+    for given in ("run=any encoder_path=b", "generator_path=a encoder_path=b"):
+        with pytest.raises(ValueError, match=r"either run=NAME .* or all of"):
+            composed_as(InvertConfig, "input=a.png", "camera=b.json", *given.split(), name="invert")
 
 
 def test_numbers_of_any_length_are_a_camera() -> None:

@@ -104,6 +104,11 @@ def test_commands_train_no_more_than_the_rows_name(tmp_path: Path) -> None:
         made = compose("train", ["experiment=ffhq", "sweep=table3", grid], return_hydra_config=True)
     params = {"afa.variant": "paper,conv", "goae.mix.planes": "xyz", "seed": "0"}
     assert made.hydra.sweeper.params == params
+    (tmp_path / "ffhq-table3-paper-mix_xyz-seed0").mkdir()
+    (tmp_path / "ffhq-table3-paper-mix_xyz-seed0" / "config.yaml").touch()
+    (tmp_path / "ffhq-table3-paper-mix_xyz-seed0" / "refiner.safetensors").touch()
+    grid = 'hydra.sweeper.params={afa.variant: "conv", goae.mix.planes: "xyz", seed: "0"}'
+    assert sweep_command(config, "ffhq", "table3").endswith(f" sweep=table3 '{grid}'")
 
 
 @pytest.mark.parametrize(("side", "ratio"), [(8, 8), (16, 4), (32, 2)])
