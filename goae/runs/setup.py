@@ -34,9 +34,6 @@ if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked 
     from lightning_fabric import Fabric
 
 
-DEVICES = ("auto", "cpu", "cuda")
-
-
 class Launched(Protocol):
     """A configuration of a job that runs in one process or several."""
 
@@ -56,7 +53,7 @@ class Launched(Protocol):
 def launch(config: Launched) -> "Fabric":
     """Lightning Fabric on the configured device; under torchrun, one process of several.
 
-    Raises: ValueError if torchrun has started another number of processes, or there is no such device.
+    Raises: ValueError if torchrun has started another number of processes, or for cuda without a GPU.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
@@ -67,7 +64,7 @@ def launch(config: Launched) -> "Fabric":
             f"{started} processes were started, by torchrun or the like, but num_devices is {config.num_devices}; "
             f"give num_devices={started}, or start one process, which starts the others itself"
         )
-    check_device(config.device)
+    check_cuda(config.device)
     # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
     strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
     fabric = Fabric(
@@ -171,17 +168,15 @@ class OnDevice(Protocol):
 
 
 def device_of(config: OnDevice) -> torch.device:
-    """The device of jobs that use one. Raises: ValueError if there is none of this name."""
-    check_device(config.device)
+    """The device of jobs that use one. Raises: ValueError for cuda without a GPU."""
+    check_cuda(config.device)
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
 
 
-def check_device(name: str) -> None:
-    """Raises: ValueError if there is no such device."""
-    if name not in DEVICES:
-        raise ValueError(f"device is {name!r}; expected one of {', '.join(DEVICES)}")
+def check_cuda(name: str) -> None:
+    """Raises: ValueError for cuda without a GPU."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "device is cuda, but PyTorch finds no GPU: install a build of it for CUDA, or give device=cpu or auto"

@@ -303,11 +303,10 @@ def test_processes_that_take_themselves_for_the_only_one_are_refused(monkeypatch
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for device, told in (("cuda", "finds no GPU"), ("gpu", "expected one of auto, cpu, cuda")):
-        config = composed_as(TrainConfig, "experiment=tiny", f"device={device}")
-        for start in (launch, device_of):
-            with pytest.raises(ValueError, match=told):
-                start(config)
+    config = composed_as(TrainConfig, "experiment=tiny", "device=cuda")
+    for start in (launch, device_of):
+        with pytest.raises(ValueError, match="finds no GPU"):
+            start(config)
 
 
 def test_batches_that_processes_cannot_share_are_named_before_training() -> None:
@@ -447,6 +446,3 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
         read_cameras(str(path), ["a.png"])
     with pytest.raises(ValueError, match=r"label of b\.png .* is not usable"):
         read_cameras(str(path), ["b.png"])
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="no key `labels`"):
-        read_cameras(str(path), ["a.png"])
