@@ -212,6 +212,8 @@ class FiguresConfig:
         100  # Fig. 7: test images whose background's depth is measured, by conditions.erode and .batch_size
     )
     refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
+    multiview: str = ""  # Fig. 9: images with true depth and part labels, five views each; empty: nothing is measured
+    num_sides: int = 43  # Fig. 9: inputs from the side that are measured
     compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
     edits: list[EditConfig] = field(default_factory=list)  # Fig. 1, 10, 17, 18
     glasses: str = ""  # as for scripts/invert.py

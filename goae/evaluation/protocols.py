@@ -30,6 +30,7 @@ RECORDED = {  # column -> its name there
     **{"id": "identity", "id_independent": "identity_independent", "depth": "depth_error"},
 }
 Progress = Callable[[int], object]
+Images = PosedImages | Sequence[dict[str, Any]]
 Batch = dict[str, Any]  # tensors (B, ...) by name, and `name`, a list
 
 
@@ -205,7 +206,7 @@ def measure_images(
         results.append(rank, rows, measures.features(batch["image"]))
 
 
-def read_batch(images: PosedImages, numbers: Sequence[int], device: torch.device) -> dict[str, Any]:
+def read_batch(images: Images, numbers: Sequence[int], device: torch.device) -> Batch:
     """Images and their extras as tensors on the device, their names as a list."""
     samples = [images[i] for i in numbers]
     tensors = {

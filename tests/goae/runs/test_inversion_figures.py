@@ -55,7 +55,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> list[str
             save_refiner(goae.afa, run.goae, run.run_dir / "refiner.safetensors")
     return [
         *(f"runs={folder / 'runs'}", f"generator_path={folder / 'generator.safetensors'}", f"images={tiny_data}"),
-        *("device=cpu", "ours=full", "subjects=[1,3]"),
+        *("device=cpu", "ours=full", "subjects=[1,3]", "multiview="),
     ]
 
 
