@@ -150,8 +150,8 @@ def load_run(run_dir: Path, schema: type[R]) -> R:
     path = run_dir / "config.yaml"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist, so {run_dir} is no run folder. Give the name of a run below the runs folder, "
-            f"for example run=mini-seed0, or start one with `python scripts/train.py`."
+            f"{path} does not exist, so {run_dir} is no run folder. Give the name of a run below the runs folder, or "
+            f"train it first: `python scripts/train.py`, docs/sweeps.md for those of a sweep."
         )
     try:
         config = copy.deepcopy(_parsed(path.read_text(), schema))  # type: ignore[arg-type]  # a class is hashable

@@ -116,7 +116,7 @@ class PosedImages:
         if not self.resize:
             raise ValueError(
                 f"{name} in {self.source.path} is {image.width}x{image.height}, expected {size}x{size}; "
-                "set data.resolution to the images' size, or have them resized"
+                "set the resolution (data.resolution or --resolution) to the images' size, or have them resized"
             )
         return image.resize((size, size), Image.Resampling.LANCZOS)
 
