@@ -199,8 +199,9 @@ def test_three_files_may_stand_for_a_run() -> None:
     files = [f"{name}_path={name}.safetensors" for name in ("generator", "encoder", "refiner")]
     made = composed_as(InvertConfig, "input=a.png", "camera=c.json", "preset_name=paper", *files, name="invert")
     assert (made.generator_path, made.preset_name) == ("generator.safetensors", "paper")
-    with pytest.raises(ValueError, match="give run=NAME"):
-        composed_as(InvertConfig, "input=a.png", "camera=c.json", *files[:2], name="invert")
+    for given in (files[:2], ["run=any", files[1]]):
+        with pytest.raises(ValueError, match=r"give either run=NAME .* or all of"):
+            composed_as(InvertConfig, "input=a.png", "camera=c.json", *given, name="invert")
 
 
 @pytest.mark.parametrize(

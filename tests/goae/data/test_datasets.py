@@ -92,7 +92,7 @@ def test_the_official_layout_of_faces_is_read(tmp_path: Path) -> None:
 
 def test_resizing_is_asked_for_and_lanczos(tmp_path: Path) -> None:
     path = write_folder(files(), tmp_path)
-    with pytest.raises(ValueError, match=r"is 8x8, expected 4x4; set data\.resolution"):
+    with pytest.raises(ValueError, match=r"is 8x8, expected 4x4; set the resolution \(data\.resolution or"):
         PosedImages(path, 4)[0]
     small = PosedImages(path, 4, resize=True)[0]
     source = Image.open(path / sorted(NAMES)[0]).resize((4, 4), Image.Resampling.LANCZOS)

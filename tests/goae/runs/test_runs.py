@@ -390,12 +390,6 @@ def test_a_file_that_holds_no_labels_is_named(content: bytes, tmp_path: Path) ->
         read_cameras(str(path), ["a.png"])
 
 
-def test_a_run_and_files_are_not_given_together() -> None:
-    for given in ("run=any encoder_path=b", "generator_path=a encoder_path=b"):
-        with pytest.raises(ValueError, match=r"either run=NAME .* or all of"):
-            composed_as(InvertConfig, "input=a.png", "camera=b.json", *given.split(), name="invert")
-
-
 def test_numbers_of_any_length_are_a_camera() -> None:
     """Written out in full they are longer than a file name may be."""
     c = yaw_label(0.123456789, canonical_label())[0]
