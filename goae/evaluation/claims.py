@@ -256,6 +256,5 @@ def read_analyses(text: str) -> dict[str, tuple[str, str]]:
         text: markdown with headings `## NAME: VERDICT`, such as `## R76: does not hold, 4 of 6`.
     """
     parts = re.split(r"^## (.+?): (.+)$", text, flags=re.MULTILINE)[1:]
-    return {
-        name: (told.strip(), body.strip()) for name, told, body in zip(*(parts[i::3] for i in range(3)), strict=True)
-    }
+    found = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return {name: (verdict.strip(), body.strip()) for name, verdict, body in found}

@@ -58,7 +58,7 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
     notes += [f"{UNINFORMATIVE} {note}" if how["uninformative"] else note for note in how["meter_notes"]]
     if timed_apart(whole):
         notes.append(f"{UNINFORMATIVE} times were not all taken in one pass, so that rows do not compare.")
-    notes += [_time(row) for row in whole["rows"] if row["values"].get("Time", {}).get("ours") is not None]
+    notes += [_time(row) for row in whole["rows"] if _is_timed(row)]
     notes += method_notes(printed, whole)
     notes += cost_notes(whole)
     counts = {row["method"]: row["num_inputs"] for row in whole["rows"] if row["num_inputs"]}
@@ -72,7 +72,8 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
 
 def timed_apart(whole: Whole) -> bool:
     """Whether times of rows come from several passes, between which machine or load may have changed."""
-    passes = [facts.get(TOGETHER) for row in whole["rows"] for facts in row.get("seconds", ())]
+    timed = [row for row in whole["rows"] if _is_timed(row)]
+    passes = [facts.get(TOGETHER) for row in timed for facts in row["seconds"]]
     return len(set(passes)) > 1 or (None in passes and len(passes) > 1)
 
 
@@ -141,6 +142,11 @@ def _counts(title: str, counts: Mapping[str, Any]) -> str:
         f"{title}: {counts['num_inputs']} inputs of {counts['num_persons']} persons, {counts['num_pairs']} compared "
         f"images; rows with a number that could not be measured: {failed or 'none'}."
     )
+
+
+def _is_timed(row: Mapping[str, Any]) -> bool:
+    """Whether the row has a time, in a table that shows them."""
+    return row["values"].get("Time", {}).get("ours") is not None
 
 
 def _time(row: Mapping[str, Any]) -> str:

@@ -55,7 +55,8 @@ def summary(config: ProtocolConfig, found: Finished) -> dict[str, Any]:
         path = config.folder / f"{name}.time.json"
         if path.exists():
             numbers["seconds"] = json.loads(path.read_text())
-            numbers["table"]["time"] = numbers["seconds"]["time"]
+            if "time" in numbers["seconds"]:  # not where every optimisation diverged
+                numbers["table"]["time"] = numbers["seconds"]["time"]
     whole["differences"] = all_differences(config, found, {name: rows for name, (rows, _) in read.items()})
     if any({row["task"] for row in rows} != shared for rows, _ in read.values()):
         on_subset = {

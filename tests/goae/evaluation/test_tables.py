@@ -244,6 +244,14 @@ def test_times_of_several_passes_are_marked_and_not_compared(tmp_path: Path) -> 
     assert cells_of(whole, "Ours")["Time"]["ours"] is None and "Time of Ours:" not in markdown_page(TABLE_1, whole)
 
 
+def test_a_table_without_times_says_nothing_of_them(tmp_path: Path) -> None:
+    rows = measured(tmp_path, 3)
+    path = tmp_path / "afa" / "input_view" / "full.time.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"together": "later"}))
+    assert "one pass" not in markdown_page(TABLE_3, table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50))
+    assert rows.keys() == {"w/ conv", "w/ AFA"}
+
+
 def test_a_group_without_inputs_is_empty(tmp_path: Path) -> None:
     rows = {name: {"novel_view": runs["novel_view"]} for name, runs in measured(tmp_path, 2).items()}
     for runs in rows.values():
