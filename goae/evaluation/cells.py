@@ -85,7 +85,7 @@ def _time_cell(runs: Sequence[Stored]) -> Numbers | None:
 def _sets_cell(sets: Sequence[Mapping[str, Any]], metric: str) -> Numbers | None:
     if any(metric not in found for found in sets):
         return None
-    counts = {key: sets[0][key] for key in COUNTS if key in sets[0]}
+    counts = {key: sets[0][key] for key in COUNTS if key in sets[0]} if metric not in BESIDE else {}
     return _numbers([found[metric] for found in sets], min(found["num_shown"] for found in sets)) | counts
 
 

@@ -4,16 +4,16 @@ The pose conditions the mapping alone; every head is then rendered from the same
 the canonical pose keeps head and background apart and views of one head alike.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from eg3d.cameras import canonical_label, join_label, pose_from_angles, split_label
+from eg3d.cameras import canonical_label
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 
+from goae.camera.level import level_label
 from goae.losses.depth import background_mask
 
 CONDITIONS = {"left": -45.0, "front": 0.0, "right": 45.0}  # degrees of yaw that the mapping is told
@@ -64,10 +64,9 @@ def latents(generator: TriPlaneGenerator, config: ConditionsConfig) -> Iterator[
 
 
 def label_at(yaw: float, generator: TriPlaneGenerator) -> Tensor:
-    """The label (1, 25) of a camera at `yaw` degrees, at the generator's radius."""
-    radius = generator.config.avg_camera_radius
-    _, intrinsics = split_label(canonical_label(radius))
-    return join_label(pose_from_angles(math.radians(yaw), radius=radius), intrinsics).to(generator.w_avg.device)
+    """The label (1, 25) of a level camera at `yaw` degrees, with the generator's radius and pivot."""
+    front = canonical_label(generator.config.avg_camera_radius)
+    return level_label(generator, yaw, front.to(generator.w_avg.device))
 
 
 @torch.no_grad()

@@ -57,7 +57,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """Unbiased squared MMD of features (N, D) and (M, D) under k(x, y) = (x.y / D + 1)^3, in float64.
 
-    Its mean over draws of equal distributions is 0, so that it may be negative.
+    Its mean over independent draws of equal distributions is 0, so that it may be negative. Of inversions and the
+    very images that they are of, which are not independent, it is smaller than of other images of these people.
     Raises: ValueError for fewer than two rows or different widths.
     """
     first, second = _checked(first, second)
@@ -90,7 +91,7 @@ def compare_sets(real: Tensor, shown: Tensor) -> dict[str, float | int | str]:
     if fewest <= real.shape[1]:
         counts["note"] = (
             f"{fewest} images span at most {fewest - 1} of {real.shape[1]} feature directions, so that a covariance "
-            f"lacks full rank: FID is biased upwards and compares with sets of the same size only; KID is not biased"
+            "lacks full rank: FID depends on the number of images, and compares with sets of the same size only"
         )
     return counts
 

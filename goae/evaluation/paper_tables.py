@@ -348,5 +348,5 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def _explain(note: Footnote) -> str:
-    suspected = f"Printed so; probably {note.suspected}" if note.suspected else "Printed so"
+    suspected = f"Printed so; probably {note.suspected}, which bold goes by" if note.suspected else "Printed so"
     return f"{suspected}: {note.reason}."

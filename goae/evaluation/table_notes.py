@@ -28,6 +28,22 @@ METHODS = {  # table -> method -> what has to be known to read its row; all else
 }
 
 
+DATA = {  # world -> what measured rows were measured on
+    "mini": "Measured rows are of procedural heads (the mini world), the paper's of photographs: compare rows of one "
+    "source with each other, not the two rows of a method",
+    "full": "Measured rows are of draws from the paper's data sets; which images the paper drew is not published",
+}
+
+
+def data_note(whole: Whole) -> str:
+    """What measured numbers are of, and what its FID is where that is not of Inception's features."""
+    how = whole["protocol"]
+    protocols = (found for found in how.values() if isinstance(found, Mapping) and "metrics" in found)
+    features = next((found["metrics"]["features"] for found in protocols), "inception")
+    fid = f" FID of measured rows is the Fréchet distance of {features} features, not of Inception's."
+    return f"{DATA[how['world']]}.{'' if features == 'inception' else fid}"
+
+
 def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
     """How the measured numbers were made."""
     how, notes = whole["protocol"], []
@@ -43,8 +59,8 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
         metrics = first["metrics"]
         notes.append(
             f"World {how['world']}: images {first['resolution']}² in [-1, 1], metrics at {first['metric_resolution']}²;"
-            f" SSIM with a Gaussian window of 11 and data range 2; LPIPS 0.1 ({metrics['lpips']}); features of FID: "
-            f"{metrics['features']}; ID: {metrics['identity']}, independent of all losses: "
+            f" SSIM with a Gaussian window of 11 and data range 2; LPIPS 0.1 ({metrics['lpips']}); features of FID and "
+            f"KID: {metrics['features']}; ID: {metrics['identity']}, independent of all losses: "
             f"{metrics['identity_independent']}; pseudo-depth of Geo. Err.: {metrics['geometry']}; what could not "
             "be measured by a run is left out of the means of all runs of its row, and counted above. Images are the "
             "data set's own crops, not cropped further but by identity networks whose own crop is part of them. Which "
@@ -54,6 +70,11 @@ def protocol_notes(printed: PaperTable, whole: Whole) -> list[str]:
             f"In brackets: 95 % bootstrap intervals over persons ({how['resamples']} resamples)"
             + ("; ± is the standard deviation over runs, whose numbers are averaged" if _several(whole) else "")
             + ". Distances between sets and times have none."
+        )
+        notes.append(
+            "FID and KID compare inversions with the very images that they are of, not with an independent draw, so "
+            "that both are smaller than between different images, and KID may be negative. KID and distances of other "
+            "features have the same images as FID."
         )
     notes += [f"{UNINFORMATIVE} {note}" if how["uninformative"] else note for note in how["meter_notes"]]
     if timed_apart(whole):

@@ -19,7 +19,7 @@ from goae.evaluation.paper_tables import (
     table_notes,
 )
 from goae.evaluation.runner import write_json
-from goae.evaluation.table_notes import missing_notes, origin_note, protocol_notes, timed_apart
+from goae.evaluation.table_notes import data_note, missing_notes, origin_note, protocol_notes, timed_apart
 from goae.evaluation.tables import protocols_of
 from goae.viz.report import Section, write_report
 
@@ -55,16 +55,15 @@ def markdown_page(printed: PaperTable, whole: Whole) -> str:
     """The whole page."""
     body = markdown_table(printed, numbers(whole["rows"]), **_looks(whole, "rows"))
     command = f"python scripts/tables.py table={printed.number} world={whole['protocol']['world']}"
-    parts = [f"Made by `{command}`, with keys as below.", body]
+    parts = [f"Made by `{command}`, with keys as below. **{data_note(whole)}**", body]
     parts += ["**How the numbers were made.**", "\n".join(f"- {note}" for note in protocol_notes(printed, whole))]
     parts += ["**Where rows come from.** " + origin_note(whole)]
     parts += ["\n".join(f"- {note}" for note in missing_notes(whole))] if missing_notes(whole) else []
     if whole["subset_rows"]:
         rows = table_cells(printed, numbers(whole["subset_rows"]), **_looks(whole, "subset_rows"))
-        parts += [_subset_title(whole), _markdown([rows[0], *(r for r in rows if r[2] == "measured")])]
-    extra = extra_cells(printed, whole)
-    if len(extra) > 1:
-        parts += ["**Columns that the paper does not have.**", _markdown(extra)]
+        parts += [f"**{_subset_title(whole)}.**", _markdown([rows[0], *(r for r in rows if r[2] == "measured")])]
+    for title, cells in extra_tables(printed, whole).items():
+        parts += [f"**{title}.**", _markdown(cells)]
     gaps = difference_cells(printed, whole)
     if len(gaps) > 1:
         parts += ["**Differences on the same images, first minus second.**", _markdown(gaps)]
@@ -96,19 +95,25 @@ def html_page(printed: PaperTable, whole: Whole, path: Path) -> None:
     if whole["subset_rows"]:
         rows = table_cells(printed, numbers(whole["subset_rows"]), **_looks(whole, "subset_rows"))
         shown = [rows[0], *(r for r in rows if r[2] == "measured")]
-        sections.append(Section(_subset_title(whole).strip("*"), _html_table(shown)))
-    extra = extra_cells(printed, whole)
-    if len(extra) > 1:
-        sections.append(Section("Columns that the paper does not have", _html_table(extra)))
+        sections.append(Section(_subset_title(whole), _html_table(shown)))
+    sections += [Section(title, _html_table(cells)) for title, cells in extra_tables(printed, whole).items()]
     gaps = difference_cells(printed, whole)
     if len(gaps) > 1:
         sections.append(Section("Differences on the same images, first minus second", _html_table(gaps)))
-    write_report(path, f"Table {printed.number}", printed.caption + ".", sections)
+    write_report(path, f"Table {printed.number}", f"{printed.caption}. {data_note(whole)}", sections)
 
 
-def extra_cells(printed: PaperTable, whole: Whole) -> list[list[str]]:
-    """A header and a row of each method, for what is measured beside the paper's columns."""
-    measured = [row for row in whole["rows"] if row.get("extra")]
+def extra_tables(printed: PaperTable, whole: Whole) -> dict[str, list[list[str]]]:
+    """Title -> what is measured beside the paper's columns, on all inputs and on the shared ones; none without rows."""
+    title = "Columns that the paper does not have"
+    titles = {"rows": title, "subset_rows": f"{title}, on the inputs that all methods share"}
+    found = {titles[part]: extra_cells(printed, whole, part) for part in titles}
+    return {title: cells for title, cells in found.items() if len(cells) > 1}
+
+
+def extra_cells(printed: PaperTable, whole: Whole, part: str) -> list[list[str]]:
+    """A header and a row of each method of `rows` or `subset_rows`, for what is measured beside the paper's columns."""
+    measured = [row for row in whole[part] if row["extra"]]
     columns = [c for c in extra_columns(printed) if any(c in row["extra"] for row in measured)]
     how = whole["protocol"]
     marks = dict.fromkeys(how["uninformative"], f" {UNINFORMATIVE}")
@@ -163,7 +168,7 @@ def _interval(cell: Mapping[str, Any], style: str) -> str:
 def _subset_title(whole: Whole) -> str:
     inputs = whole["subset_rows"][0]["num_inputs"]
     told = " and ".join(f"{n} of the {p.replace('_', ' ')}" for p, n in inputs.items())
-    return f"**All methods on the inputs that they share: {told}.**"
+    return f"All methods on the inputs that they share: {told}"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -80,7 +80,7 @@ def table_json(
     entries = []
     for name, measured in rows.items():
         entry = row_entry(table, name, measured, own.get(name, {}), resamples=resamples)
-        more = facts_of_row(table, measured, own[name], resamples=resamples) if measured else {"missing": missing[name]}
+        more = facts_of_row(measured) if measured else {"missing": missing[name]}
         entries.append(entry | {"status": "measured" if measured else "not run"} | more)
     on_subset = [
         row_entry(table, name, measured, shared, resamples=resamples)
@@ -100,26 +100,24 @@ def table_json(
 def row_entry(
     table: PaperTable, name: str, measured: Measured, tasks: Mapping[str, set[str]], *, resamples: int
 ) -> dict[str, Any]:
-    """A row on some tasks of each protocol."""
+    """A row on some tasks of each protocol: the paper's columns, and those that the paper has not."""
+    extra = {
+        column: cell(measured[protocol_of(column)], column, tasks[protocol_of(column)], resamples=resamples)
+        for column in (extra_columns(table) if measured else ())
+    }
     return {
         "method": name,
         "category": table.category(name),
         "num_inputs": {p: len(t) for p, t in tasks.items()},
         "values": row_values(table, name, measured, tasks, resamples=resamples),
+        "extra": {column: value for column, value in extra.items() if value},
     }
 
 
-def facts_of_row(
-    table: PaperTable, measured: Measured, tasks: Mapping[str, set[str]], *, resamples: int
-) -> dict[str, Any]:
-    """What a measured row has besides: its runs, columns that the paper has not, times, and what measuring took."""
-    extra = {
-        column: cell(measured[protocol_of(column)], column, tasks[protocol_of(column)], resamples=resamples)
-        for column in extra_columns(table)
-    }
+def facts_of_row(measured: Measured) -> dict[str, Any]:
+    """What a measured row has besides: its runs, times, and what measuring took."""
     return {
         "runs": sorted({run.folder.parent.name for runs in measured.values() for run in runs}),
-        "extra": {column: value for column, value in extra.items() if value},
         "seconds": [run.seconds for run in measured.get("input_view", ()) if run.seconds],
         "cost": {p: [run.cost for run in runs if run.cost] for p, runs in measured.items()},
     }

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from goae.camera.level import level_label
 from goae.config import FiguresConfig
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import Subject, at_yaw, check_cats, part_of, subjects, write
+from goae.runs.inversion_figures import Subject, check_cats, part_of, subjects, write
 from goae.runs.setup import open_run, run_inverter
 from goae.viz.sheet import sheet
 
@@ -65,7 +66,8 @@ def draw_edits(config: FiguresConfig, part: slice) -> Path:
 
 def novel_views(config: FiguresConfig, inverter: Inverter, inversion: Inversion, subject: Subject) -> list[Tensor]:
     """Images (3, H, H) from `novel_yaws`."""
-    return [inverter.render(inversion, at_yaw(subject.c, yaw)).image[0] for yaw in config.novel_yaws]
+    cameras = [level_label(inverter.goae.generator, yaw, subject.c) for yaw in config.novel_yaws]
+    return [inverter.render(inversion, c).image[0] for c in cameras]
 
 
 def edit_deltas(config: FiguresConfig, inverter: Inverter) -> dict[str, Tensor]:

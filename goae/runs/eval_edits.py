@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from goae.camera.level import level_label
 from goae.config import EditsConfig
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig, load_edit
@@ -16,7 +17,6 @@ from goae.evaluation.edits import Seen, edit_record
 from goae.evaluation.runner import write_json
 from goae.extractors.mini import MiniPerception
 from goae.inversion import Inversion, Inverter
-from goae.runs.inversion_figures import at_yaw
 from goae.runs.setup import device_of, open_run, run_inverter
 
 PLAIN = ""  # the label of the heads as inverted
@@ -94,7 +94,7 @@ def look(inverter: Inverter, state: Inversion, c: Tensor, yaws: list[float], net
     """All attributes' scores (B, V, A) and identities (B, V, E) of heads from level cameras."""
     scores, identities = [], []
     for yaw in yaws:
-        image = inverter.render(state, at_yaw(c[:1], yaw).expand(len(c), -1)).image.clamp(-1, 1)
+        image = inverter.render(state, level_label(inverter.goae.generator, yaw, c)).image.clamp(-1, 1)
         scores.append(network.attributes(image).cpu())
         identities.append(network.embed(image).cpu())
     return Seen(torch.stack(scores, 1), torch.stack(identities, 1))

@@ -1,18 +1,19 @@
 """The figures that show inversions: Fig. 6 to 9 and 12 to 16."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from eg3d.cameras import join_label, pose_from_angles, split_label
+from eg3d.cameras import split_label
+from eg3d.generator import TriPlaneGenerator
 from eg3d.rendering.rays import rays
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from goae import build
 from goae.baselines.encoder_only import EncoderOnly
+from goae.camera.level import level_label, mirrored, yaw_of
 from goae.config import FiguresConfig, PerceptionConfig
 from goae.data.datasets import PosedImages
 from goae.evaluation.protocols import People, novel_view_tasks
@@ -52,7 +53,8 @@ def ablation_of_encoders(config: FiguresConfig) -> Path:
     depths, shown = [], []
     for method in methods.values():
         inversion = method.invert(subject.image, subject.c)
-        own, novel = method.render(inversion, subject.c), method.render(inversion, mirrored(subject.c))
+        across = mirrored(method.goae.generator, subject.c)
+        own, novel = method.render(inversion, subject.c), method.render(inversion, across)
         shown.append([own.image[0], novel.image[0]])
         depths.append(novel.image_depth)
     near, far = float(torch.cat(depths).min()), float(torch.cat(depths).max())
@@ -60,8 +62,8 @@ def ablation_of_encoders(config: FiguresConfig) -> Path:
     for pictures, depth in zip(shown, depths, strict=True):
         grey = interpolate(depth_picture(depth, near=near, far=far), (side, side))
         columns.append([*pictures, grey[0]])
-    yaw = math.degrees(yaw_of(subject.c))
-    labels = ["input view", f"novel view\n{-yaw:+.0f}°", "its depth"]
+    yaw = yaw_of(across)
+    labels = ["input view", f"novel view\n{yaw:+.0f}°", "its depth"]
     gaps = ", ".join(f"{label} {record['depth_gap']:.3f}" for label, record in records.items())
     caption = (
         f"Fig. 7: stage 1 alone; {subject.name}, seen from {yaw:+.0f}°; near is white, one scale. Depth of the "
@@ -106,7 +108,7 @@ def ablation_of_mix(config: FiguresConfig) -> Path:
         write_json(measure_mix(config, inverter.goae), Path(config.output) / f"figure-{config.figure}.json")
     rows = []
     for subject in subjects(config):
-        c = mirrored(subject.c)
+        c = mirrored(inverter.goae.generator, subject.c)
         plain, mixed, occlusion = mix_views(inverter, subject, c)
         rows.append([subject.image[0], plain, mixed, occlusion])
     columns = ["input", "without mix", "with mix", "occlusion map"]
@@ -154,7 +156,8 @@ def comparison(config: FiguresConfig) -> Path:
             inversion = method.invert(subject.image, subject.c)
             own = getattr(method, "reconstruct", None)
             row.append((method.render(inversion, subject.c) if own is None else own(inversion)).image[0])
-            row += [method.render(inversion, at_yaw(subject.c, yaw)).image[0] for yaw in config.novel_yaws]
+            cameras = [level_label(generator_of(method), yaw, subject.c) for yaw in config.novel_yaws]
+            row += [method.render(inversion, c).image[0] for c in cameras]
         rows.append(row)
     columns = ["input"]
     for label in methods:
@@ -223,6 +226,12 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
     return run_inverter(run) if "refiner" in finished_stages(run) else run_encoder(run)
 
 
+def generator_of(method: Method[Any]) -> TriPlaneGenerator:
+    """The generator of an inverter, or of an optimisation method."""
+    found: TriPlaneGenerator = method.goae.generator if hasattr(method, "goae") else method.generator  # type: ignore[attr-defined]
+    return found
+
+
 def views(config: FiguresConfig) -> Path:
     """Fig. 14 and 15: inputs and their inversions from all around; each figure has half of the subjects."""
     shown = part_of(config)
@@ -245,9 +254,8 @@ def draw_views(config: FiguresConfig, shown: slice) -> Path:
     rows = []
     for subject in subjects(config)[shown]:
         inversion = inverter.invert(subject.image, subject.c)
-        rows.append(
-            [subject.image[0], *(inverter.render(inversion, at_yaw(subject.c, y)).image[0] for y in config.yaws)]
-        )
+        cameras = [level_label(inverter.goae.generator, yaw, subject.c) for yaw in config.yaws]
+        rows.append([subject.image[0], *(inverter.render(inversion, c).image[0] for c in cameras)])
     columns = ["input", *(f"{yaw:+g}°" for yaw in config.yaws)]
     caption = f"Fig. {config.figure}: inversions from further cameras."
     return write(config, sheet(rows, columns, names(config.subjects)[shown], caption=caption))
@@ -281,24 +289,6 @@ def subjects(config: FiguresConfig, numbers: Sequence[int] | None = None) -> lis
 def names(numbers: Sequence[int]) -> list[str]:
     """What stands left of each subject's row."""
     return [f"image {number}" for number in numbers]
-
-
-def yaw_of(c: Tensor) -> float:
-    """Yaw in radians of the camera (1, 25)."""
-    centre = split_label(c)[0][0, :3, 3]
-    return math.atan2(float(centre[0]), float(centre[2]))
-
-
-def at_yaw(c: Tensor, yaw: float) -> Tensor:
-    """A level camera at an absolute yaw in degrees, with radius and intrinsics of c."""
-    cam2world, intrinsics = split_label(c)
-    return join_label(pose_from_angles(math.radians(yaw), 0.0, float(cam2world[0, :3, 3].norm())), intrinsics)
-
-
-def mirrored(c: Tensor) -> Tensor:
-    """A level camera on the other side of the face; at least 20 degrees from the front, so that something is hidden."""
-    yaw = math.degrees(yaw_of(c))
-    return at_yaw(c, -math.copysign(max(abs(yaw), 20.0), yaw))
 
 
 def write(config: FiguresConfig, png: bytes) -> Path:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import zipfile
 from collections import defaultdict
@@ -14,6 +13,7 @@ from eg3d.cameras import check_label
 from PIL import Image
 from torch import Tensor
 
+from goae.camera.level import level_label
 from goae.camera.regressor import estimate_camera, load_regressor
 from goae.config import InvertConfig
 from goae.data.datasets import IMAGE_SUFFIXES
@@ -22,7 +22,6 @@ from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
 from goae.runs.setup import device_of, open_run, run_inverter
-from goae.training.preview import yaw_label
 from goae.viz.grid import depth_picture, save_grid, to_uint8
 
 YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
@@ -183,4 +182,5 @@ def _invert_one(inverter: Inverter, picture: Picture, c: Tensor, folder: Path) -
 
 def five_views(inverter: Inverter, inversion: Inversion) -> list[Tensor]:
     """Images (1, 3, H, H) from `YAWS`."""
-    return [inverter.render(inversion, yaw_label(math.radians(yaw), inversion.c)).image for yaw in YAWS]
+    cameras = [level_label(inverter.goae.generator, yaw, inversion.c) for yaw in YAWS]
+    return [inverter.render(inversion, c).image for c in cameras]

@@ -8,7 +8,6 @@ The bridge from a warm start is not EG3D's. The discriminator learns first, besi
 adversarial loss fades in beside the supervised ones; then these fade out.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +18,16 @@ from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import Synthesis, TriPlaneGenerator
 from torch import Tensor, nn
 
+from goae.camera.level import level_label
 from goae.data.cameras import sample_labels
 from goae.losses.adversarial import fake_logistic, real_logistic
 from goae.training.loop import FitConfig
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
-from goae.training.preview import shown_depth, yaw_label
+from goae.training.preview import shown_depth
 from goae.training.prior import SupervisedLosses
 
-YAWS = (-math.radians(45), 0.0, math.radians(45))  # of the previews
+YAWS = (-45.0, 0.0, 45.0)  # degrees, of the previews
 MINIBATCH_GROUP = 4  # images whose deviation the discriminator sees
 DENSITY_POINTS = 1000  # per scene, of the released code
 DENSITY_OFFSET = 0.004  # deviation of the offsets, scene units
@@ -253,9 +253,9 @@ def scene_preview(generator: TriPlaneGenerator, z: Tensor) -> Tensor:
     """Rows of six for each z (B, z_dim), under the canonical pose: images from the three `YAWS`, then their depths."""
     mode = generator.training
     generator.eval()
-    front = canonical_label().to(z).expand(len(z), -1)
+    front = canonical_label(generator.config.avg_camera_radius).to(z).expand(len(z), -1)
     ws = generator.mapping(z, front)
-    views = [generator.synthesis(ws, yaw_label(yaw, front)) for yaw in YAWS]
+    views = [generator.synthesis(ws, level_label(generator, yaw, front)) for yaw in YAWS]
     generator.train(mode)
     depths = [shown_depth(generator, view.image_depth) for view in views]
     return torch.stack([view.image for view in views] + depths, 1).flatten(0, 1)

@@ -1,19 +1,17 @@
 """The pictures that show how training goes."""
 
-import math
-
 import torch
-from eg3d.cameras import join_label, pose_from_angles, split_label
 from eg3d.generator import TriPlaneGenerator
 from torch import Tensor
 from torch.nn import functional as F
 
+from goae.camera.level import level_label
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentInverter
 from goae.viz.grid import depth_picture
 
 COLUMNS = 5
-YAWS = (-math.radians(30), math.radians(30))
+YAWS = (-30.0, 30.0)  # degrees
 
 
 def preview(goae: LatentInverter, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
@@ -35,7 +33,7 @@ def _pictures(goae: LatentInverter, image: Tensor, c: Tensor, refine: bool) -> l
         assert isinstance(goae, GOAE)  # a rival has no second stage
         planes = goae.mix(code.planes, goae.refine_planes(image, code).planes, c).planes
         own = goae.render(planes, code.ws, c)
-    others = [goae.render(planes, code.ws, yaw_label(yaw, c)).image for yaw in YAWS]
+    others = [goae.render(planes, code.ws, level_label(goae.generator, yaw, c)).image for yaw in YAWS]
     return [image, own.image, *others, shown_depth(goae.generator, own.image_depth)]
 
 
@@ -44,9 +42,3 @@ def shown_depth(generator: TriPlaneGenerator, depth: Tensor) -> Tensor:
     rendering, size = generator.config.rendering, generator.config.image_resolution
     grey = depth_picture(depth, near=rendering.ray_start or 2.25, far=rendering.ray_end or 3.3)
     return F.interpolate(grey, (size, size))
-
-
-def yaw_label(yaw: float, like: Tensor) -> Tensor:
-    """The label (B, 25) of a camera at `yaw` radians from the front, with the intrinsics of `like`."""
-    cam2world, intrinsics = split_label(like)
-    return join_label(pose_from_angles(yaw).to(cam2world).expand_as(cam2world), intrinsics)

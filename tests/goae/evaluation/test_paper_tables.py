@@ -145,7 +145,7 @@ def test_T16_a_measured_row_stands_below_every_printed_one() -> None:
         *["**0.1242**<sup>2</sup>", "**18.1**<sup>2</sup>", "**0.8797**<sup>2</sup>", "**0.0984**<sup>2</sup>"],
     ]
     assert afa[2:] == ["measured", "**20.55**", "–", "**0.0421**", "–", "–", "–", "–"]
-    assert "<sup>1</sup> Printed so; probably 0.0301: " in text
+    assert "<sup>1</sup> Printed so; probably 0.0301, which bold goes by: " in text
 
 
 def test_columns_with_an_uninformative_meter_are_marked_and_have_no_best() -> None:

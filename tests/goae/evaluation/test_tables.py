@@ -18,6 +18,7 @@ from goae.evaluation.protocols import COLUMNS
 from goae.evaluation.results import Results
 from goae.evaluation.sets import write_sets
 from goae.evaluation.stored import read_stored
+from goae.evaluation.table_notes import data_note
 from goae.evaluation.table_pages import csv_page, html_page, markdown_page
 from goae.evaluation.tables import SOURCES, meters_of, protocols_of, table_json
 
@@ -178,6 +179,16 @@ def test_what_one_run_could_not_measure_is_left_out_of_all_runs(tmp_path: Path) 
     assert "rows with a number that could not be measured: w/ AFA 1." in markdown_page(TABLE_3, whole)
 
 
+def test_a_page_says_first_what_its_rows_are_of(tmp_path: Path) -> None:
+    whole = table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50)
+    first = markdown_page(TABLE_3, whole).split("\n\n")[0]
+    assert "procedural heads (the mini world), the paper's of photographs" in first
+    assert "Fréchet distance of vgg features, not of Inception's" in first
+    whole["protocol"]["world"] = "full"
+    whole["protocol"]["input_view"]["metrics"]["features"] = "inception"
+    assert "draws from the paper's data sets" in data_note(whole) and "Inception" not in data_note(whole)
+
+
 def test_differences_of_the_independent_network_are_shown(tmp_path: Path) -> None:
     page = markdown_page(TABLE_3, table_json(TABLE_3, measured(tmp_path, 3), {}, HOW, resamples=50))
     gaps = next(line for line in page.splitlines() if line.startswith("| First | Second"))
@@ -192,11 +203,15 @@ def test_all_methods_are_shown_on_the_inputs_of_a_subset(tmp_path: Path) -> None
     assert subset["MSE"]["ours"] == pytest.approx(sum(expected) / 4)
     assert subset["LPIPS60"]["num"] == 4  # tasks 1 and 5, two views each
     assert (subset["FID"]["num"], subset["FID60"]["num"]) == (4, 4)
+    extra = next(row for row in whole["subset_rows"] if row["method"] == "Ours")["extra"]
+    assert extra["ms_ssim"]["num"] == 4 and extra["ms_ssim"]["ours"] != whole["rows"][-1]["extra"]["ms_ssim"]["ours"]
+    assert extra["kid"]["num_features"] == 2 and "num_features" not in extra["fid_beside"]  # those are FID's
     pairs = {(e["first"], e["second"], e["column"]): e["num"] for e in whole["differences"]}
     assert pairs["Ours", "PTI", "MSE"] == 4 and pairs["Ours", "pSp-3D", "MSE"] == 8
     page = markdown_page(TABLE_1, whole)
     assert "PTI is measured on 4 of 8 inputs (input view) and 4 of 8 inputs (novel view)" in page
     assert "All methods on the inputs that they share: 4 of the input view and 4 of the novel view." in page
+    assert "**Columns that the paper does not have, on the inputs that all methods share.**" in page
     assert "at most 450 iterations on the code and 350 iterations on the generator" in page
     assert "PyTorch 2; its parts, in a pass of their own: encode 0.25 s." in page
     table = list(csv.DictReader(io.StringIO(csv_page(TABLE_1, whole))))

@@ -18,8 +18,10 @@ from composing import composed_as
 from eg3d.cameras import canonical_label
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny import tiny_generator
 
 from goae import build
+from goae.camera.level import level_label
 from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
@@ -36,7 +38,6 @@ from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
 from goae.runs.train import train
 from goae.training.loop import FitConfig
-from goae.training.preview import yaw_label
 from goae.training.tracking import read_metrics
 from goae.viz.grid import to_uint8
 from scripts import run_script
@@ -392,13 +393,13 @@ def test_a_file_that_holds_no_labels_is_named(content: bytes, tmp_path: Path) ->
 
 def test_numbers_of_any_length_are_a_camera() -> None:
     """Written out in full they are longer than a file name may be."""
-    c = yaw_label(0.123456789, canonical_label())[0]
+    c = level_label(tiny_generator(), 7.123456789, canonical_label())[0]
     text = ",".join(f"{number:.20f}" for number in c.tolist())
     assert len(text) > 255 and torch.equal(read_cameras(text, ["a.png"])[0], c)
 
 
 def test_numbers_may_be_a_list_or_a_quoted_text() -> None:
-    c = yaw_label(0.25, canonical_label())[0]
+    c = level_label(tiny_generator(), 14.0, canonical_label())[0]
     text = ",".join(map(str, c.tolist()))
     for given in (f"camera=[{text}]", f'camera="{text}"'):
         made = composed_as(InvertConfig, "input=a.png", "run=any", given, name="invert")
@@ -423,7 +424,7 @@ def test_images_of_data_sets_are_found_with_their_cameras(tmp_path: Path, tiny_d
 
 def test_labels_of_other_folders_are_not_mixed_up(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
-    first, second = (yaw_label(yaw, canonical_label()).flatten().tolist() for yaw in (0.0, 0.5))
+    first, second = (level_label(tiny_generator(), yaw, canonical_label()).flatten().tolist() for yaw in (0.0, 28.0))
     path.write_text(json.dumps({"labels": [["front/1.png", first], ["left/1.jpg", second]]}))
     found = read_cameras(str(path), ["left/1.jpg", "front/1.png"])
     assert torch.equal(torch.stack(found), torch.tensor([second, first]))
