@@ -37,11 +37,12 @@ class Inversion:
     sigmas: Tensor  # (B, 2) widths of the mask's blurs; an edit blurs the same way
     planes: Tensor  # (B, 3, C, P, P), mixed; not stored in files
     generator: str  # hash of the generator's weights
+    edited: bool = False  # by `Inverter.edit`
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with everything but the planes."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous().clone() for name in STORED}
-        save_file(tensors, path, metadata={"format": FORMAT, "generator": self.generator})
+        save_file(tensors, path, metadata={"format": FORMAT, "generator": self.generator, "edited": str(self.edited)})
 
     @staticmethod
     def load(path: str | Path, inverter: "Inverter") -> "Inversion":
@@ -49,14 +50,14 @@ class Inversion:
 
         Raises: FileNotFoundError; ValueError if it is no such file, or was made with another generator.
         """
-        tensors, generator = _read(Path(path))
+        tensors, generator, edited = _read(Path(path))
         if generator != inverter.generator_hash:
             raise ValueError(
                 f"{path} was made with a generator whose weights have hash {generator[:12]}, but the one in hand has "
                 f"{inverter.generator_hash[:12]}: codes mean nothing to another generator. Load that generator, or "
                 "invert the image again."
             )
-        return inverter.assemble(**{name: tensors[name] for name in STORED})
+        return inverter.assemble(**{name: tensors[name] for name in STORED}, edited=edited)
 
 
 class Inverter:
@@ -112,8 +113,11 @@ class Inverter:
 
     @torch.inference_mode()
     def reconstruct(self, inversion: Inversion) -> View:
-        """Render the input camera: from the mixed planes, or the refined ones where `mix.input_view` is F*."""
-        if self.goae.config.mix.input_view == "mix":
+        """Render the input camera: from the mixed planes, or the refined ones where `mix.input_view` is F*.
+
+        An edited head is shown mixed in every view, as in the released code.
+        """
+        if inversion.edited or self.goae.config.mix.input_view == "mix":
             return self.render(inversion, inversion.c)
         generator = self.goae.generator
         skip = generator.features(inversion.ws, self.goae.feature_resolution).skip
@@ -146,11 +150,19 @@ class Inverter:
         planes_w, planes_f = goae.generator.planes(edited, ws), goae.generator.planes(star, late)
         mixed = goae.mix(planes_w, planes_f, inversion.c, sigmas=inversion.sigmas)
         c, sigmas = inversion.c, inversion.sigmas
-        return Inversion(ws, late, c, star.x, mixed.visibility, sigmas, mixed.planes, inversion.generator)
+        return Inversion(ws, late, c, star.x, mixed.visibility, sigmas, mixed.planes, inversion.generator, edited=True)
 
     @torch.inference_mode()
     def assemble(
-        self, *, ws: Tensor, late_ws: Tensor, c: Tensor, features: Tensor, visibility: Tensor, sigmas: Tensor
+        self,
+        *,
+        ws: Tensor,
+        late_ws: Tensor,
+        c: Tensor,
+        features: Tensor,
+        visibility: Tensor,
+        sigmas: Tensor,
+        edited: bool = False,
     ) -> Inversion:
         """An inversion from its stored parts: the planes follow from them."""
         side = self.goae.feature_resolution
@@ -164,7 +176,7 @@ class Inverter:
         coded = generator.features(ws, side)
         planes_f = generator.planes(Features(features, coded.skip), late_ws)
         planes = mix_planes(generator.planes(coded, ws), planes_f, visibility)
-        return Inversion(ws, late_ws, c, features, visibility, sigmas, planes, self.generator_hash)
+        return Inversion(ws, late_ws, c, features, visibility, sigmas, planes, self.generator_hash, edited)
 
     def _labels(self, c: Tensor, batch: int, radius: float | None = None) -> Tensor:
         """(B, 25) float32 on the device; a single label serves the whole batch."""
@@ -190,11 +202,11 @@ def read_stored(path: Path, *, saver: str) -> tuple[dict[str, Tensor], dict[str,
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}; invert the image again") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Tensors and generator hash of a stored inversion."""
+def _read(path: Path) -> tuple[dict[str, Tensor], str, bool]:
+    """Tensors and generator hash of a stored inversion, and whether it was edited (files of old do not say)."""
     tensors, metadata = read_stored(path, saver="Inversion.save")
     missing = [name for name in STORED if name not in tensors]
     if metadata.get("format") != FORMAT or missing:
         found = json.dumps(metadata.get("format"))
         raise ValueError(f"{path} is no inversion: format {found}, expected {FORMAT!r}; missing tensors: {missing}")
-    return tensors, metadata["generator"]
+    return tensors, metadata["generator"], metadata.get("edited") == "True"

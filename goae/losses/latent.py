@@ -31,8 +31,13 @@ def delta_features(features_star: Tensor, features: Tensor, kind: str = "norm") 
     return _reduced((features_star - features).flatten(1), kind).mean()
 
 
+def check_norm(name: str, kind: str) -> None:
+    """Raises: ValueError unless `kind` is one of `NORMS`; `name` is what it is of."""
+    if kind not in NORMS:
+        raise ValueError(f"{name} is {kind!r}; expected {' or '.join(NORMS)}")
+
+
 def _reduced(x: Tensor, kind: str) -> Tensor:
     """Norm, or mean of squares, along the last dimension."""
-    if kind not in NORMS:
-        raise ValueError(f"kind of norm is {kind!r}; expected one of {', '.join(NORMS)}")
+    check_norm("kind of norm", kind)
     return torch.linalg.vector_norm(x, dim=-1) if kind == "norm" else x.square().mean(-1)

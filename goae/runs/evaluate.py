@@ -139,7 +139,7 @@ def build_metrics(config: EvaluateConfig, run: TrainConfig) -> Metrics:
         raise ValueError("Evaluation needs a perceptual network, but the run has perception.lpips=none")
 
     def measure(image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        image, target = (pooled(x.to(device), run.data.loss_resolution) for x in (image, target))
+        image, target = (pooled(x.to(device).clamp(-1, 1), run.data.loss_resolution) for x in (image, target))
         return image_metrics(image, target, lpips=lpips, embed=identity)
 
     return measure

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -19,12 +20,13 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 class BufferMean:
     """Gives every micro-batch of a step the same buffers to start from, and keeps the mean of what they leave.
 
-    Covers the floating-point buffers of the modules in train mode (BatchNorm's running statistics); whole-number
-    buffers (its batch counter) advance once per step.
+    Covers what BatchNorm of the modules in train mode keeps: running statistics; its batch counter, a whole number,
+    advances once per step. Buffers that are constants are left alone: a mean would round them.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
-        self.buffers = [b for m in modules if m.training for b in m.buffers()]
+        parts = (part for module in modules if module.training for part in module.modules())
+        self.buffers = [b for part in parts if isinstance(part, _BatchNorm) for b in part.buffers()]
         self.start = [b.clone() for b in self.buffers]
         self.sums = [torch.zeros_like(b) for b in self.buffers]
 

@@ -53,6 +53,7 @@ class EncoderStageConfig:
     adv: float = 0.05  # lambda 4
     bg: float = 5.0  # lambda 5
     dw: float = 0.001  # lambda 6
+    dw_norm: str = "norm"  # of w_i - w_0: norm, un-squared, per row | mse
     stage_steps: list[int] = field(default_factory=lambda: [10_000, 20_000, 30_000])  # base, coarse, mid, fine
     adversary: LatentAdversaryConfig = field(default_factory=LatentAdversaryConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
@@ -61,6 +62,7 @@ class EncoderStageConfig:
     def __post_init__(self) -> None:
         if len(self.stage_steps) != 3 or sorted(self.stage_steps) != self.stage_steps:
             raise ValueError(f"stage_steps are {self.stage_steps}; expected three rising step numbers")
+        latent.check_norm("dw_norm", self.dw_norm)
 
 
 class EncoderStage:
@@ -172,5 +174,5 @@ class EncoderStage:
         if self.background and draw.step % self.config.background.every == 0:
             terms["bg"] = self.background(code.planes, ws, uniforms, resolution)
         if self.config.dw and rows > 1:
-            terms["dw"] = latent.delta_w(ws, rows)
+            terms["dw"] = latent.delta_w(ws, rows, self.config.dw_norm)
         return terms

@@ -31,8 +31,7 @@ class RefinerStageConfig:
     neural_resolution: int = 0  # raw render while training; 0: the generator's own
 
     def __post_init__(self) -> None:
-        if self.df_norm not in ("norm", "mse"):
-            raise ValueError(f"df_norm is {self.df_norm!r}; expected norm or mse")
+        latent.check_norm("df_norm", self.df_norm)
 
 
 class RefinerStage:
