@@ -79,8 +79,7 @@ class Inverter:
 
         Args:
             image: (B, 3, H, H) float in [-1, 1]; or uint8 (H, H, 3) or (B, H, H, 3); or a PIL image or a list of them.
-                Uint8 images reach the encoder by PIL's bicubic resize, as the released encoder expects, float images
-                by averaging.
+                They reach the encoder by PIL's bicubic resize, as the released encoder expects.
             c: (25,) or (B, 25) labels of the cameras that took them, at the generator's radius.
             sigmas: (B, 2) widths of the mask's blurs, where the mask is blurred; None: as configured.
             seed: of random blur widths (`mix.sigma` null, as in the official preset).

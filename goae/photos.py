@@ -8,15 +8,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from goae.resize import pil_bicubic
+
 Photo = Tensor | np.ndarray | Image.Image | Sequence[Image.Image | np.ndarray]
 
 
 def photos(image: Photo, resolution: int, encoder_resolution: int) -> tuple[Tensor, Tensor]:
     """Bring photos to the generator's and to the encoder's resolution.
 
-    Uint8 photos are resized by PIL's bicubic filter, which the released encoder was trained with: averaging instead
-    moves its codes by far more than rounding. Float images are averaged where sizes divide, else resized by an
-    antialiased bicubic filter.
+    Encoders get them by PIL's bicubic filter, as the released one expects: averaging instead moves its codes by far
+    more than rounding. To the generator's resolution uint8 photos go by the same filter; float images are averaged
+    where sizes divide, else resized by an antialiased bicubic filter.
 
     Args:
         image: (B, 3, H, H) or (3, H, H) float in [-1, 1]; uint8 (H, H, 3) or (B, H, H, 3); PIL images in mode RGB.
@@ -25,7 +27,8 @@ def photos(image: Photo, resolution: int, encoder_resolution: int) -> tuple[Tens
     """
     if isinstance(image, Tensor):
         batch = _checked(image)
-        return _resized(batch, resolution), _resized(batch, encoder_resolution)
+        small = batch if batch.shape[-1] == encoder_resolution else pil_bicubic(batch, encoder_resolution)
+        return _resized(batch, resolution), small
     pictures = [_picture(one) for one in _each(image)]
     if not pictures:
         raise ValueError("no image was given")

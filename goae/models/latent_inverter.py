@@ -13,7 +13,8 @@ from eg3d.generator import TriPlaneGenerator
 from eg3d.nn.backbone import Features
 from eg3d.rendering.sampling import Uniforms
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+
+from goae.resize import pil_bicubic
 
 Randomness = Uniforms | torch.Generator | None  # of the samples along rays; None: midpoints, deterministic
 
@@ -88,17 +89,17 @@ class LatentInverter(nn.Module):
         return self
 
     def encoder_input(self, image: Tensor) -> Tensor:
-        """Average an image (B, 3, H, H) down to the encoder's resolution, 512 -> 256 by 2x2 means; differentiable.
+        """Images (B, 3, H, H) at the encoder's resolution, by `pil_bicubic` where it is another; no gradients.
 
-        Raises: ValueError unless H is a multiple of the encoder's resolution.
+        Raises: ValueError unless they are square and no smaller than that.
         """
         size = self.encoder_resolution
-        if image.shape[-1] != image.shape[-2] or image.shape[-1] % size:
+        if image.shape[-1] != image.shape[-2] or image.shape[-1] < size:
             raise ValueError(
-                f"cannot average an image of {image.shape[-2]} x {image.shape[-1]} down to {size} x {size} by whole "
-                "blocks; see encoder.backbone.image_resolution, of a rival its rival.image_resolution"
+                f"an image has {image.shape[-2]} x {image.shape[-1]} pixels; the encoder takes square ones of at least "
+                f"{size} x {size}; see encoder.backbone.image_resolution, of a rival its rival.image_resolution"
             )
-        return image if image.shape[-1] == size else adaptive_avg_pool2d(image, size)
+        return image if image.shape[-1] == size else pil_bicubic(image, size)
 
     def encode(self, image: Tensor, *, stage: int | None = None) -> Tensor:
         """ws = E(I) + w_avg (Eq. 11), (B, num_ws, w_dim).
@@ -124,7 +125,7 @@ class LatentInverter(nn.Module):
         Args:
             image: (B, 3, H, H) in [-1, 1].
             c: (B, 25) label of the input camera.
-            encoder_image: the same image at the encoder's resolution; None: averaged from `image`.
+            encoder_image: the same image at the encoder's resolution; None: `encoder_input` of `image`.
             resolution: of the raw render; None: the generator's own.
         """
         encoder_image = self.encoder_input(image) if encoder_image is None else encoder_image

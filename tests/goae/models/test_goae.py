@@ -15,6 +15,7 @@ from goae.models.afa import AFA
 from goae.models.encoder import Encoder
 from goae.models.goae import GOAE, GOAEConfig, preset
 from goae.models.occlusion import MixConfig, draw_sigmas, mix_planes
+from goae.photos import photos
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +216,14 @@ def test_random_blurs_are_injected_or_drawn_with_a_fixed_seed() -> None:
     assert ((plain > 0) & (plain < 1)).any()
 
 
-def test_encoder_input_averages_blocks(goae: GOAE) -> None:
+def test_encoder_input_is_resized_as_photos_are(goae: GOAE) -> None:
     image = tiny_images(size=64)
-    expected = image.unflatten(-1, (32, 2)).unflatten(-3, (32, 2)).mean((-1, -3))
-    torch.testing.assert_close(goae.encoder_input(image), expected)
-    assert goae.encoder_input(image[..., ::2, ::2]).shape == (2, 3, 32, 32)
-    with pytest.raises(ValueError, match="whole"):
-        goae.encoder_input(image[..., :48, :48])
+    assert torch.equal(goae.encoder_input(image), photos(image, 64, 32)[1])
+    small = image[..., ::2, ::2]
+    assert goae.encoder_input(small) is small and goae.encoder_input(image[..., :48, :48]).shape == (2, 3, 32, 32)
+    for bad, told in ((image[..., :48], "64 x 48"), (image[..., :16, :16], "16 x 16")):
+        with pytest.raises(ValueError, match=f"{told} pixels; the encoder takes square ones of at least 32 x 32"):
+            goae.encoder_input(bad)
 
 
 def test_networks_that_do_not_fit_are_refused(goae: GOAE) -> None:

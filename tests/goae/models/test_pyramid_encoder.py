@@ -174,7 +174,7 @@ def test_encoders_of_another_generator_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected images of shape \(B, 3, 32, 32\)"):
         tiny_rival("psp").encode(tiny_images(size=64))
     with pytest.raises(ValueError, match=r"rival\.image_resolution"):
-        tiny_rival("psp").invert_w(tiny_images(size=48), canonical_label())
+        tiny_rival("psp").invert_w(tiny_images(size=16), canonical_label())
 
 
 @pytest.mark.parametrize(
