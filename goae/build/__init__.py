@@ -27,6 +27,7 @@ from goae.build.stages import (
     build_refiner_stage,
     build_schedule,
     build_stats,
+    mask_of,
     stats_path,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "codes_of",
     "for_training",
     "load_generator",
+    "mask_of",
     "networks_settings",
     "present_hashes",
     "published_backbone",

@@ -23,8 +23,15 @@ from goae.weights import find
 
 def build_stats(config: TrainConfig, generator: TriPlaneGenerator) -> CanonicalStats:
     """The canonical statistics of the generator in hand."""
-    path = stats_path(config)
-    return CanonicalStats.load(path, generator)
+    return CanonicalStats.load(stats_path(config), generator, mask=mask_of(config))
+
+
+def mask_of(config: TrainConfig) -> str:
+    """How the configuration finds the background of canonical views, in words."""
+    rule = config.perception.background
+    if rule == "depth":
+        rule += f" beyond {config.perception.background_depth:g}"
+    return f"{rule}, shrunk by {config.canonical.erode}"
 
 
 def stats_path(config: TrainConfig) -> Path:

@@ -23,7 +23,7 @@ def canonical_stats(config: TrainConfig) -> Path:
     partial = path.with_name(path.name + ".partial")
     wanted = config.canonical
     if path.exists():
-        check_same(path, generator, wanted.num_samples)
+        check_same(path, generator, wanted.num_samples, build.mask_of(config))
         print(f"{path} is complete")
         return path
     with Progress(console=Console(stderr=True)) as progress:
@@ -35,6 +35,7 @@ def canonical_stats(config: TrainConfig) -> Path:
             batch_size=wanted.batch_size,
             seed=wanted.seed,
             erode=wanted.erode,
+            mask=build.mask_of(config),
             partial=partial,
         ):
             progress.update(task, completed=stats.num_samples)
@@ -44,11 +45,11 @@ def canonical_stats(config: TrainConfig) -> Path:
     return path
 
 
-def check_same(path: Path, generator: TriPlaneGenerator, num_samples: int) -> None:
-    """Raises: ValueError unless the file holds as many samples of this generator, rendered likewise."""
+def check_same(path: Path, generator: TriPlaneGenerator, num_samples: int, mask: str) -> None:
+    """Raises: ValueError unless the file holds as many samples of this generator, rendered and masked likewise."""
     remedy = "Name another file with paths.canonical_stats=FILE, for training too, or delete this one"
     try:
-        found = CanonicalStats.load(path, generator).num_samples
+        found = CanonicalStats.load(path, generator, mask=mask).num_samples
     except ValueError as error:
         raise ValueError(f"{path} is there already. {error} {remedy} first.") from None
     if found != num_samples:

@@ -1,5 +1,6 @@
 """Statistics of the canonical latent space W_c: average background depth and average w (paper, Sec. 3 and 4.1)."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class CanonicalStats:
     d_avg: () mean depth along the ray of all background pixels of front views; d_map: (1, 1, R, R) the same per pixel,
     with d_avg where no sample showed background; w_avg: (w_dim,) mean of w_c; num_samples: images seen; per_ray: coarse
     and fine samples, as in "48 + 48". Fewer of them find depths farther away, in the mini world the background by 0.013
-    scene units at 12 + 12 against 24 + 24; so statistics serve the renderer that they were measured with.
+    scene units at 12 + 12 against 24 + 24; so statistics serve the renderer that they were measured with. mask: how
+    the background was found, "" where a file of old does not say.
     """
 
     d_avg: Tensor
@@ -35,18 +37,21 @@ class CanonicalStats:
     num_samples: int
     generator: str
     per_ray: str
+    mask: str = ""
 
     def save(self, path: Path) -> None:
         """Write a small safetensors file."""
         tensors = {"d_avg": self.d_avg, "d_map": self.d_map, "w_avg": self.w_avg}
         meta = {"num_samples": str(self.num_samples), "generator": self.generator, "per_ray": self.per_ray}
+        meta["mask"] = self.mask
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=meta)
 
     @classmethod
-    def load(cls, path: Path, generator: TriPlaneGenerator) -> "CanonicalStats":
-        """Read a file that `save` wrote for this very generator, with as many samples per ray.
+    def load(cls, path: Path, generator: TriPlaneGenerator, *, mask: str = "") -> "CanonicalStats":
+        """Read a file that `save` wrote for this very generator, with as many samples per ray and the same `mask`.
 
-        Raises: FileNotFoundError naming the command that makes it; ValueError if it is of other weights or samples.
+        Raises: FileNotFoundError naming the command that makes it; ValueError if it is of other weights, samples or
+            mask.
         """
         if not path.exists():
             raise FileNotFoundError(
@@ -68,8 +73,22 @@ class CanonicalStats:
                 f"compared at {samples_per_ray(generator)}. Run `python scripts/canonical_stats.py` for the "
                 f"experiment that is trained, with paths.canonical_stats to keep both files."
             )
+        known = meta.get("mask", "")
+        if known and mask and known != mask:
+            raise ValueError(
+                f"The canonical statistics {path} were measured where background is found by {known}, but it is to be "
+                f"found by {mask}. Run `python scripts/canonical_stats.py` for the experiment that is trained, with "
+                f"paths.canonical_stats to keep both files."
+            )
         sums = tensors["d_avg"], tensors["d_map"], tensors["w_avg"]
-        return cls(*sums, int(meta["num_samples"]), meta["generator"], per_ray)
+        return cls(*sums, int(meta["num_samples"]), meta["generator"], per_ray, known)
+
+    def digest(self) -> str:
+        """Hash of the numbers."""
+        found = hashlib.sha256()
+        for tensor in (self.d_avg, self.d_map, self.w_avg):
+            found.update(tensor.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
 
 def samples_per_ray(generator: TriPlaneGenerator) -> str:
@@ -88,6 +107,7 @@ def canonical_statistics(
     seed: int,
     partial: Path | None = None,
     erode: int = 1,
+    mask: str = "",
 ) -> Iterator[CanonicalStats]:
     """Sample W_c, render front views and average their background depth; yields after every batch.
 
@@ -97,6 +117,7 @@ def canonical_statistics(
     Args:
         background: (image (B, 3, H, W) in [-1, 1], depth (B, 1, R, R)) -> (B, 1, h, w), 1 where it is background.
         erode: pixels by which the mask is shrunk, away from silhouettes.
+        mask: how `background` and `erode` find it, in words, to be kept with the numbers.
     Raises: ValueError, at the end, if no sample showed any background.
     """
     device = generator.w_avg.device
@@ -110,7 +131,7 @@ def canonical_statistics(
     }
     identity = generator_hash(generator)
     settings = {"generator": identity, "batch_size": str(batch_size), "seed": str(seed), "erode": str(erode)}
-    settings["per_ray"] = samples_per_ray(generator)
+    settings |= {"per_ray": samples_per_ray(generator), "mask": mask}
     if partial is not None and partial.exists():
         sums = _read_partial(partial, settings, device)
     while int(sums["seen"]) < num_samples:
@@ -121,17 +142,17 @@ def canonical_statistics(
         c = c0.expand(size, -1)
         ws = generator.mapping(z, c)
         front = generator.synthesis(ws, c)
-        mask = background_mask(background(front.image, front.image_depth), resolution, erode).double()
+        behind = background_mask(background(front.image, front.image_depth), resolution, erode).double()
         sums["seen"] += size
-        sums["depth"] += (front.image_depth.double() * mask).sum(0, keepdim=True)
-        sums["count"] += mask.sum(0, keepdim=True)
+        sums["depth"] += (front.image_depth.double() * behind).sum(0, keepdim=True)
+        sums["count"] += behind.sum(0, keepdim=True)
         sums["w"] += ws[:, 0].double().sum(0)
         if partial is not None:
             _write_partial(sums, partial, settings)
-        yield _finish(sums, identity, settings["per_ray"])
+        yield _finish(sums, settings)
 
 
-def _finish(sums: dict[str, Tensor], identity: str, per_ray: str) -> CanonicalStats:
+def _finish(sums: dict[str, Tensor], settings: dict[str, str]) -> CanonicalStats:
     count = sums["count"].sum()
     if count == 0:
         raise ValueError(
@@ -141,7 +162,8 @@ def _finish(sums: dict[str, Tensor], identity: str, per_ray: str) -> CanonicalSt
     d_avg = sums["depth"].sum() / count
     d_map = torch.where(sums["count"] > 0, sums["depth"] / sums["count"].clamp(min=1), d_avg)
     w_avg = sums["w"] / sums["seen"]
-    return CanonicalStats(d_avg.float(), d_map.float(), w_avg.float(), int(sums["seen"]), identity, per_ray)
+    told = settings["generator"], settings["per_ray"], settings["mask"]
+    return CanonicalStats(d_avg.float(), d_map.float(), w_avg.float(), int(sums["seen"]), *told)
 
 
 def _write_partial(sums: dict[str, Tensor], path: Path, settings: dict[str, str]) -> None:

@@ -325,6 +325,7 @@ def test_a_stage_goes_on_from_what_it_was_begun_on(tmp_path: Path) -> None:
     claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "c" * 64})
     with pytest.raises(ValueError, match=r"begun on other weights \(encoder: c{12} then, b{12} now\)\. .* run=NAME"):
         claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "b" * 64})
+    claim_sources(tmp_path, "refiner", {"encoder": "c" * 64, "canonical statistics": "d" * 64})  # not noted then
 
 
 def test_stage_1_is_not_trained_further_below_a_stage_2(world: dict[str, str], trained: TrainConfig) -> None:

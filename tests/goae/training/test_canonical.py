@@ -41,8 +41,9 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     assert partial.exists()
     resumed = last(generator, 6, partial=partial)
     assert torch.equal(resumed.d_avg, whole.d_avg) and torch.equal(resumed.w_avg, whole.w_avg)
-    with pytest.raises(ValueError, match="Delete it to start again"):
-        last(generator, 6, partial=partial, seed=1)
+    for other in ({"seed": 1}, {"mask": "parser"}):
+        with pytest.raises(ValueError, match="Delete it to start again"):
+            last(generator, 6, partial=partial, **other)
 
 
 def test_seeds_matter() -> None:
@@ -60,10 +61,13 @@ def test_no_background_at_all_is_an_error() -> None:
 
 def test_files_know_their_generator(tmp_path: Path) -> None:
     generator, path = tiny_generator(), tmp_path / "stats.safetensors"
-    stats = last(generator, 2)
+    stats = last(generator, 2, mask="parser, shrunk by 1")
     stats.save(path)
-    loaded = CanonicalStats.load(path, generator)
+    loaded = CanonicalStats.load(path, generator, mask="parser, shrunk by 1")
     assert torch.equal(loaded.d_map, stats.d_map) and loaded.num_samples == 2
+    assert loaded.digest() == stats.digest() != last(generator, 2, seed=1).digest()
+    with pytest.raises(ValueError, match=r"found by parser, shrunk by 1, but it is to be found by depth beyond 3"):
+        CanonicalStats.load(path, generator, mask="depth beyond 3, shrunk by 1")
     with pytest.raises(ValueError, match=r"measured with 6 \+ 6 samples per ray, .* compared at 5 \+ 5"):
         CanonicalStats.load(path, with_samples(generator, 5))
     with torch.no_grad():
