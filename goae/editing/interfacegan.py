@@ -44,7 +44,8 @@ class Direction(NamedTuple):
     """A direction of W: unit normal (w_dim,) towards higher scores, and what is known of it.
 
     `step`: how far the two groups lie apart along it, which an alpha of 1 covers; small where a weak cue parts them.
-    `accuracy`: of the SVM on extremes it did not see.
+    `accuracy`: on extremes that the SVM did not see, parted half-way between the means of those that it saw: what the
+    normal is worth, whatever the SVM's offset.
     """
 
     normal: Tensor

@@ -1,7 +1,8 @@
 """How right the geometry is: the paper's error against a pseudo-depth (Sec. 5.1), and that against a true depth.
 
 The paper takes a face reconstruction network's depth for the truth and compares after both maps are brought to zero
-mean and unit variance, so that neither scale nor place counts. All maps here grow with the distance from the camera.
+mean and unit variance, so that neither scale nor place counts. All maps here grow with the distance from the camera;
+renders have it along the ray, rasters of a mesh along the camera's axis.
 Where a reference comes from is a `Reference`: the mini world's true depth, a folder of maps, or any network. Procedural
 heads have a true depth, from which the error along the ray is in scene units.
 """
@@ -12,10 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from eg3d.cameras import split_label
+from eg3d.rendering.rays import rays
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
-SIGNS = ("distance", "height")  # whether a stored map grows away from the camera, or towards it
+# What a stored map holds: distance from the camera's centre or z along its axis, both growing away from it, or height,
+# which grows towards it along the axis.
+SIGNS = ("distance", "z", "height")
 
 
 class DepthMap(NamedTuple):
@@ -44,6 +49,13 @@ def geometry_error(depth: Tensor, reference: DepthMap, grid: int) -> Tensor:
     shown = on_grid(DepthMap(depth, torch.ones_like(depth, dtype=torch.bool)), grid).depth
     difference = _normalised(shown, reference.region) - _normalised(reference.depth, reference.region)
     return _mean(difference.square(), reference.region)
+
+
+def along_axis(depth: Tensor, c: Tensor) -> Tensor:
+    """Depth (B, 1, R, R) along the ray -> z along the axis of cameras c (B, 25), of which the intrinsics count."""
+    cam2world, intrinsics = split_label(c.to(depth))
+    _, directions = rays(cam2world, intrinsics, depth.shape[-1])
+    return depth * (directions @ cam2world[:, :3, 2, None]).view_as(depth)
 
 
 def depth_errors(depth: Tensor, true_depth: Tensor, parts: Tensor) -> Tensor:
@@ -115,7 +127,7 @@ class DepthFolder:
     """
 
     def __init__(self, path: str | Path, sign: str = "distance") -> None:
-        """`sign`: whether the maps grow away from the camera ("distance") or towards it ("height").
+        """`sign`: what the maps hold, one of `SIGNS`.
 
         Raises: FileNotFoundError if there is no such folder or no map in it; ValueError for another sign.
         """
@@ -128,7 +140,8 @@ class DepthFolder:
                 "the face, for the images of the data set; set pseudo_depth.input_view= or "
                 "pseudo_depth.novel_view= to the folder that holds them, or metrics.geometry=none"
             )
-        self.factor = 1.0 if sign == "distance" else -1.0
+        self.factor = -1.0 if sign == "height" else 1.0
+        self.axial = sign != "distance"
 
     def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
         maps = [self._read(name) for name in batch["name"]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goae.evaluation.distribution import Features, as_stored
-from goae.evaluation.geometry import SIGNS, Reference, depth_errors, geometry_error
+from goae.evaluation.geometry import SIGNS, DepthFolder, Reference, along_axis, depth_errors, geometry_error
 from goae.evaluation.image_metrics import Distance, Embed, identity_similarity, image_metrics
 from goae.evaluation.runner import View
 from goae.losses.reconstruction import pooled
@@ -26,7 +26,9 @@ class MetricsConfig:
     identity_independent_path: str = ""
     geometry: str = "folder"  # true (mini world) | folder | mini (network) | none: where the pseudo-depth comes from
     geometry_path: str = ""  # geometry=mini: the network's weights
-    geometry_sign: str = "distance"  # geometry=folder: maps grow away from the camera (distance) or towards it (height)
+    geometry_sign: str = (
+        "distance"  # geometry=folder: maps hold the distance along the ray, z along the axis, or minus z (height)
+    )
     true_depth: bool = False  # whether the data set has true depth to measure the error along the ray against
     grid: int = 128  # pixels along each axis at which depths are compared
     features: str = "inception"  # inception | mini | vgg: what FID and KID are measured on
@@ -77,7 +79,8 @@ class Measures:
 
         Args:
             view: what the method shows: image and depth along the ray.
-            target: a batch of the data set: image (B, 3, H, H), name, and the extras that references read.
+            target: a batch of the data set: image (B, 3, H, H), c (B, 25), name, and the extras that references
+                read.
         """
         shown, image = pooled(view.image.clamp(-1, 1), self.resolution), pooled(target["image"], self.resolution)
         networks = self.networks
@@ -85,7 +88,9 @@ class Measures:
         if networks.identity_independent is not None:
             values["id_independent"] = identity_similarity(shown, image, networks.identity_independent)
         if networks.reference is not None:
-            values["geo"] = geometry_error(view.image_depth, networks.reference(target), self.grid)
+            axial = isinstance(networks.reference, DepthFolder) and networks.reference.axial
+            depth = along_axis(view.image_depth, target["c"]) if axial else view.image_depth
+            values["geo"] = geometry_error(depth, networks.reference(target), self.grid)
         if networks.true_depth:
             values["depth"] = depth_errors(view.image_depth, target["depth"], target["parts"])
         return {name: values[name] for name in self.columns}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eg3d.cameras import canonical_label
 from torch import Tensor
 
 from goae.evaluation.geometry import (
@@ -12,10 +13,13 @@ from goae.evaluation.geometry import (
     DepthMap,
     NetworkDepth,
     TrueDepth,
+    along_axis,
     depth_errors,
     geometry_error,
     on_grid,
 )
+from goae.evaluation.measuring import Measures, Networks
+from goae.models.latent_inverter import View
 
 
 def depths(num: int = 2, side: int = 8) -> Tensor:
@@ -40,6 +44,28 @@ def test_scale_and_place_do_not_count_but_the_sign_does() -> None:
     )
     # the negative of unit variance: (2x)² has mean 4
     torch.testing.assert_close(geometry_error(depth, everywhere(-depth), 8), torch.full((2,), 4.0).double())
+
+
+def test_depth_along_the_ray_becomes_z_along_the_axis() -> None:
+    """A wall at z = 2: the ray of a pixel (x, y) from the centre, in focal lengths, is longer by √(1 + x² + y²)."""
+    c = canonical_label()
+    focal, centres = float(c[0, 16]), (torch.arange(8) + 0.5) / 8 - 0.5
+    longer = (1 + (centres[:, None] / focal) ** 2 + (centres[None] / focal) ** 2).sqrt()
+    torch.testing.assert_close(along_axis(2 * longer[None, None], c), torch.full((1, 1, 8, 8), 2.0))
+
+
+def test_maps_of_z_are_compared_with_z(tmp_path: Path) -> None:
+    c, z = canonical_label(), depths(1)
+    distance = z / along_axis(torch.ones_like(z), c)
+    np.savez(tmp_path / "a.npz", depth=z[0, 0].numpy())
+    batch = {"image": torch.zeros(1, 3, 16, 16), "name": ["a"], "c": c}
+    found = {}
+    for sign in ("z", "distance"):
+        maps = DepthFolder(tmp_path, sign)
+        networks = Networks(lambda a, b: a.mean((1, 2, 3)), None, None, torch.flatten, None, maps, False)
+        view = View(batch["image"], batch["image"], distance)
+        found[sign] = float(Measures(networks, resolution=16, grid=8)(view, batch)["geo"])
+    assert found["z"] == pytest.approx(0.0, abs=1e-6) and found["distance"] > 1e-4
 
 
 def test_only_the_region_counts_for_statistics_and_error() -> None:
