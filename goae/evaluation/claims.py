@@ -178,7 +178,7 @@ CLAIMS = (
         "The method transfers to cats and supports multi-view consistent edits (Fig. 10, 16 to 19)",
         "cats: not in Tables 1 to 3. Edits (scripts/eval_edits.py): in each of several views the edited attribute "
         "changes as wanted, the 95 % interval over heads excluding zero; identity between the views of a head is told. "
-        "One network scores attributes, to whose scores directions were fitted, and tells identity, which is in the loss",
+        "Scores are of the network to which directions were fitted, identity of one that is in the loss",
         _cats_and_edits,
     ),
     Claim(

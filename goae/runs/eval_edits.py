@@ -36,8 +36,8 @@ def eval_edits(config: EditsConfig) -> Path:
             "num_images": len(seen[PLAIN].scores),
             "yaws": config.yaws,
             "resamples": config.resamples,
-            "scores": "mini perception network, to whose scores scripts/train_directions.py fits directions; standard "
-            "deviations of procedural heads",
+            "scores": "mini perception network, to whose scores scripts/train_directions.py fits directions; "
+            "standard deviations of procedural heads",
             "identity": "mini perception network, which is also in the training loss",
         },
         "edits": {},
