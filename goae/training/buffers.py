@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -20,15 +19,16 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 class BufferMean:
     """Gives every micro-batch of a step the same buffers to start from, and keeps the mean of what they leave.
 
-    Covers what BatchNorm of the modules in train mode keeps: running statistics; its batch counter, a whole number,
-    advances once per step. Buffers that are constants are left alone: a mean would round them.
+    Covers the floating-point buffers of the modules in train mode (BatchNorm's running statistics, the generator's
+    w_avg); whole-number buffers (BatchNorm's batch counter) advance once per step. Changes are averaged, not values, so
+    that buffers which are constants stay what they are to the last bit.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
-        parts = (part for module in modules if module.training for part in module.modules())
-        self.buffers = [b for part in parts if isinstance(part, _BatchNorm) for b in part.buffers()]
+        self.buffers = [b for m in modules if m.training for b in m.buffers()]
         self.start = [b.clone() for b in self.buffers]
-        self.sums = [torch.zeros_like(b) for b in self.buffers]
+        pairs = zip(self.buffers, self.start, strict=True)
+        self.moving = [(b, start, torch.zeros_like(b)) for b, start in pairs if b.is_floating_point()]
 
     @torch.no_grad()
     def begin(self) -> None:
@@ -38,15 +38,13 @@ class BufferMean:
 
     @torch.no_grad()
     def end(self) -> None:
-        """After a micro-batch: add what it left."""
-        for buffer, total in zip(self.buffers, self.sums, strict=True):
-            total += buffer
+        """After a micro-batch: add what it changed."""
+        for buffer, start, change in self.moving:
+            change += buffer - start
 
     @torch.no_grad()
     def finish(self, share: float, sum_over_ranks: Callable[[list[Tensor]], None]) -> None:
         """At the end of the step: set the mean over all micro-batches, each of which counts `share`."""
-        floating = [total for total in self.sums if total.is_floating_point()]
-        sum_over_ranks(floating)
-        for buffer, total in zip(self.buffers, self.sums, strict=True):
-            if total.is_floating_point():
-                buffer.copy_(total * share)
+        sum_over_ranks([change for _, _, change in self.moving])
+        for buffer, start, change in self.moving:
+            buffer.copy_(start + change * share)
