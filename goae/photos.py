@@ -27,8 +27,7 @@ def photos(image: Photo, resolution: int, encoder_resolution: int) -> tuple[Tens
     """
     if isinstance(image, Tensor):
         batch = _checked(image)
-        small = batch if batch.shape[-1] == encoder_resolution else pil_bicubic(batch, encoder_resolution)
-        return _resized(batch, resolution), small
+        return _resized(batch, resolution), pil_bicubic(batch, encoder_resolution)
     pictures = [_picture(one) for one in _each(image)]
     if not pictures:
         raise ValueError("no image was given")

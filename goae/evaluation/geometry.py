@@ -24,10 +24,14 @@ SIGNS = ("distance", "z", "height")
 
 
 class DepthMap(NamedTuple):
-    """depth (B, 1, H, W), larger is farther; region (B, 1, H, W) bool, where it is known; empty if there is no map."""
+    """depth (B, 1, H, W), larger is farther; region (B, 1, H, W) bool, where it is known; empty if there is no map.
+
+    axial: whether depth is z along the camera's axis, not the distance along the ray.
+    """
 
     depth: Tensor
     region: Tensor
+    axial: bool = False
 
 
 class Reference(Protocol):
@@ -112,12 +116,13 @@ class TrueDepth:
 class NetworkDepth:
     """Any network: images (B, 3, H, H) in [-1, 1] to depth and region, such as a face reconstruction's raster."""
 
-    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        self.network = network
+    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], *, axial: bool = False) -> None:
+        """`axial`: whether its depth is z along the camera's axis, as a raster's is."""
+        self.network, self.axial = network, axial
 
     def __call__(self, batch: Mapping[str, Any]) -> DepthMap:
         depth, region = self.network(batch["image"])
-        return DepthMap(depth, region.bool())
+        return DepthMap(depth, region.bool(), self.axial)
 
 
 class DepthFolder:
@@ -150,7 +155,7 @@ class DepthFolder:
         if any(row.shape != size for row in rows):
             raise ValueError(f"the depth maps in {self.path} differ in size: {sorted({tuple(r.shape) for r in rows})}")
         depth = torch.stack(rows)[:, None].to(batch["image"])
-        return DepthMap(torch.nan_to_num(depth) * self.factor, ~torch.isnan(depth))
+        return DepthMap(torch.nan_to_num(depth) * self.factor, ~torch.isnan(depth), self.axial)
 
     def _read(self, name: str) -> Tensor | None:
         file = self.path / PurePosixPath(name).with_suffix(".npz")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goae.evaluation.distribution import Features, as_stored
-from goae.evaluation.geometry import SIGNS, DepthFolder, Reference, along_axis, depth_errors, geometry_error
+from goae.evaluation.geometry import SIGNS, Reference, along_axis, depth_errors, geometry_error
 from goae.evaluation.image_metrics import Distance, Embed, identity_similarity, image_metrics
 from goae.evaluation.runner import View
 from goae.losses.reconstruction import pooled
@@ -26,9 +26,7 @@ class MetricsConfig:
     identity_independent_path: str = ""
     geometry: str = "folder"  # true (mini world) | folder | mini (network) | none: where the pseudo-depth comes from
     geometry_path: str = ""  # geometry=mini: the network's weights
-    geometry_sign: str = (
-        "distance"  # geometry=folder: maps hold the distance along the ray, z along the axis, or minus z (height)
-    )
+    geometry_sign: str = "distance"  # geometry=folder: maps hold distance along the ray, z along the axis or height, -z
     true_depth: bool = False  # whether the data set has true depth to measure the error along the ray against
     grid: int = 128  # pixels along each axis at which depths are compared
     features: str = "inception"  # inception | mini | vgg: what FID and KID are measured on
@@ -88,9 +86,9 @@ class Measures:
         if networks.identity_independent is not None:
             values["id_independent"] = identity_similarity(shown, image, networks.identity_independent)
         if networks.reference is not None:
-            axial = isinstance(networks.reference, DepthFolder) and networks.reference.axial
-            depth = along_axis(view.image_depth, target["c"]) if axial else view.image_depth
-            values["geo"] = geometry_error(depth, networks.reference(target), self.grid)
+            reference = networks.reference(target)
+            depth = along_axis(view.image_depth, target["c"]) if reference.axial else view.image_depth
+            values["geo"] = geometry_error(depth, reference, self.grid)
         if networks.true_depth:
             values["depth"] = depth_errors(view.image_depth, target["depth"], target["parts"])
         return {name: values[name] for name in self.columns}

@@ -89,7 +89,7 @@ class LatentInverter(nn.Module):
         return self
 
     def encoder_input(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, H) at the encoder's resolution, by `pil_bicubic` where it is another; no gradients.
+        """Images (B, 3, H, H) at the encoder's resolution, by `pil_bicubic`; no gradients.
 
         Raises: ValueError unless they are square and no smaller than that.
         """
@@ -99,7 +99,7 @@ class LatentInverter(nn.Module):
                 f"an image has {image.shape[-2]} x {image.shape[-1]} pixels; the encoder takes square ones of at least "
                 f"{size} x {size}; see encoder.backbone.image_resolution, of a rival its rival.image_resolution"
             )
-        return image if image.shape[-1] == size else pil_bicubic(image, size)
+        return pil_bicubic(image, size)
 
     def encode(self, image: Tensor, *, stage: int | None = None) -> Tensor:
         """ws = E(I) + w_avg (Eq. 11), (B, num_ws, w_dim).

@@ -8,16 +8,18 @@ from goae.training import checkpoint
 
 
 def claim_sources(run_dir: Path, stage: str, hashes: Mapping[str, str]) -> None:
-    """Note the hashes of what a stage starts from, or check that it goes on from the same, as far as it was noted.
+    """Note the hashes of what a stage starts from, or check that it goes on from all that was noted.
 
     Raises: ValueError naming what is another one.
     """
     path = run_dir / f"{stage}.sources.json"
     if path.exists() and checkpoint.newest(run_dir / "checkpoints" / stage) is not None:
         stored = json.loads(path.read_text())
-        differ = [name for name in sorted(hashes) if name in stored and stored[name] != hashes[name]]
+        differ = [name for name in sorted(stored) if stored[name] != hashes.get(name)]
         if differ:
-            told = "; ".join(f"{name}: {stored[name][:12]} then, {hashes[name][:12]} now" for name in differ)
+            told = "; ".join(
+                f"{name}: {stored[name][:12]} then, {hashes.get(name, 'none')[:12]} now" for name in differ
+            )
             raise ValueError(
                 f"stage `{stage}` of {run_dir} was begun on other weights ({told}). Give those back, or train under "
                 f"another name with run=NAME"

@@ -68,17 +68,16 @@ def train(config: TrainConfig) -> Path:
             load_strictly(goae.encoder, read_model(path).state, path)
             sources["encoder"] = module_hash(goae.encoder)
             stage = build.build_refiner_stage(config, goae, perception, fabric.device)
-        if uses_background(config, name):
-            sources["canonical statistics"] = build.build_stats(config, generator).digest()
+        stats = {"canonical statistics": build.build_stats(config, generator).digest()} if has_bg(config, name) else {}
         if fabric.is_global_zero:
-            claim_sources(config.run_dir, name, sources)
+            claim_sources(config.run_dir, name, sources | stats)
         fabric.barrier()
         fit_stage(config, stage, goae, perception, fabric, tracker)
     tracker.close()
     return config.run_dir
 
 
-def uses_background(config: TrainConfig, stage: str) -> bool:
+def has_bg(config: TrainConfig, stage: str) -> bool:
     """Whether L_BG takes part in a stage."""
     return bool(config.stages.encoder.bg if stage == "encoder" else config.stages.refiner.bg)
 

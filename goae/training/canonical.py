@@ -42,8 +42,7 @@ class CanonicalStats:
     def save(self, path: Path) -> None:
         """Write a small safetensors file."""
         tensors = {"d_avg": self.d_avg, "d_map": self.d_map, "w_avg": self.w_avg}
-        meta = {"num_samples": str(self.num_samples), "generator": self.generator, "per_ray": self.per_ray}
-        meta["mask"] = self.mask
+        meta = {name: str(getattr(self, name)) for name in ("num_samples", "generator", "per_ray", "mask")}
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=meta)
 
     @classmethod

@@ -162,6 +162,12 @@ def test_a_folder_of_maps(tmp_path: Path) -> None:
 
 def test_a_plugged_network_sees_the_images() -> None:
     image = torch.rand(2, 3, 4, 4)
-    found = NetworkDepth(lambda x: (x.mean(1, keepdim=True), x[:, :1] > 0.5))({"image": image, "name": ["a", "b"]})
+    batch = {"image": image, "name": ["a", "b"]}
+
+    def network(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean(1, keepdim=True), x[:, :1] > 0.5
+
+    found = NetworkDepth(network)(batch)
+    assert not found.axial and NetworkDepth(network, axial=True)(batch).axial
     torch.testing.assert_close(found.depth, image.mean(1, keepdim=True))
     assert torch.equal(found.region, image[:, :1] > 0.5)

@@ -28,7 +28,7 @@ from goae.editing.directions import EditConfig
 from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
-from goae.runs.evaluate import evaluate
+from goae.runs.evaluate import build_metrics, evaluate
 from goae.runs.invert import find_images, invert, open_inverter, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
@@ -110,6 +110,18 @@ def test_training_leaves_weights_metrics_and_pictures(trained: TrainConfig) -> N
         assert (trained.run_dir / f"{stage}.safetensors").exists()
         assert (trained.run_dir / f"{stage}-best.safetensors").exists()
         assert (trained.run_dir / "images" / f"{stage}-000000004.png").exists()
+    noted = {s: set(json.loads((trained.run_dir / f"{s}.sources.json").read_text())) for s in ("encoder", "refiner")}
+    assert noted["encoder"] == {"generator", "canonical statistics"}
+    assert noted["refiner"] == {"generator", "encoder", "canonical statistics"}
+
+
+def test_renders_are_clamped_before_they_are_averaged(world: dict[str, str]) -> None:
+    """As in the protocols: of the pixels 3, -1, -1, -1 the first is shown as 1, so that their mean is -0.5, not 0."""
+    trunk = ("perception.lpips=alex", f"perception.lpips_path={world['trunk']}")
+    measure = build_metrics(EvaluateConfig("whole", world["folder"]), tiny(world, *trunk))
+    image = -torch.ones(1, 3, 64, 64)
+    image[..., ::2, ::2] = 3.0
+    assert float(measure(image, torch.zeros(1, 3, 64, 64))["mse"]) == pytest.approx(0.25)
 
 
 def test_a_complete_run_says_so(trained: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +337,10 @@ def test_a_stage_goes_on_from_what_it_was_begun_on(tmp_path: Path) -> None:
     claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "c" * 64})
     with pytest.raises(ValueError, match=r"begun on other weights \(encoder: c{12} then, b{12} now\)\. .* run=NAME"):
         claim_sources(tmp_path, "refiner", {"generator": "a" * 64, "encoder": "b" * 64})
-    claim_sources(tmp_path, "refiner", {"encoder": "c" * 64, "canonical statistics": "d" * 64})  # not noted then
+    known = {"generator": "a" * 64, "encoder": "c" * 64}
+    claim_sources(tmp_path, "refiner", known | {"canonical statistics": "d" * 64})  # was not noted then
+    with pytest.raises(ValueError, match=r"encoder: c{12} then, none now"):
+        claim_sources(tmp_path, "refiner", {"generator": "a" * 64})
 
 
 def test_stage_1_is_not_trained_further_below_a_stage_2(world: dict[str, str], trained: TrainConfig) -> None:
