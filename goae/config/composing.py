@@ -25,6 +25,7 @@ from goae.config.jobs import (
 )
 from goae.config.protocols import ProtocolConfig, TablesConfig
 from goae.config.training import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.training.changes import note_changes
 
 # What may change between two starts of the same run: how long it goes on, what it reports, where it runs, and where
 # files lie whose absence only means another place.
@@ -36,6 +37,9 @@ FREE = (
 )
 # Files that may have moved; whether there is one may not change.
 MOVABLE = ("paths.generator", "paths.encoder", "paths.backbone", "data.train", "data.validation", "data.test")
+# What may change as well, but moves the numbers: a run notes it, with the step, in changes.jsonl.
+TUNED = ("precision",)
+TUNED_ENDS = ("lr", "generator_lr", "discriminator_lr", "clip_grad_norm", "skip_nonfinite")
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 # What on the command line needs a plugin of the extra `sweep`, by the plugin's module.
 PLUGINS = {
@@ -112,6 +116,7 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
 def claim_run(config: RunConfig) -> None:
     """Store the configuration in the run folder, or check that what has been trained there was started with it.
 
+    Learning rates, clipping, precision and what becomes of bad steps may change; the run folder notes when.
     Raises: ValueError listing each key that differs, except those that may change (steps, logging, device, places).
     """
     path = config.run_dir / "config.yaml"
@@ -124,6 +129,8 @@ def claim_run(config: RunConfig) -> None:
                 f"The run {config.run_dir} was started with another configuration ({lines}). Choose another name with "
                 f"run=NAME, or delete the folder to start it again."
             )
+        tuned = [key for key in sorted(stored | current) if _tuned(key) and stored.get(key) != current.get(key)]
+        note_changes(config.run_dir, {key: (stored.get(key), current.get(key)) for key in tuned})
     store_config(config)
 
 
@@ -180,7 +187,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _same(key: str, stored: Any, current: Any, config: RunConfig) -> bool:
     """Whether a run that was started with one value may go on with the other."""
     moved = key in MOVABLE and {stored, current}.isdisjoint(("", RANDOM))
-    return stored == current or moved or _free(key, config)
+    return stored == current or moved or _tuned(key) or _free(key, config)
+
+
+def _tuned(key: str) -> bool:
+    """Whether a change is allowed and noted."""
+    return key in TUNED or key.rsplit(".", 1)[-1] in TUNED_ENDS
 
 
 def _free(key: str, config: RunConfig) -> bool:

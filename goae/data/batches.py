@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from torch import Tensor
 
@@ -72,6 +73,11 @@ class Batches:
                     visits = self.order.visits(ahead, other)
                     self.waiting[ahead, other] = [self.pool.submit(self._load, visit) for visit in visits]
         return collate([future.result() for future in self.waiting.pop((step, slot))])
+
+    def trace(self, step: int, slot: int) -> list[dict[str, Any]]:
+        """What the micro-batch `slot` of `step` is made of: index, name and mirroring of each image."""
+        visits = self.order.visits(step, slot)
+        return [{"index": v.index, "name": self.images.names[v.index], "mirrored": v.mirrored} for v in visits]
 
     def _load(self, visit: Visit) -> dict[str, Tensor]:
         sample = self.images[visit.index]

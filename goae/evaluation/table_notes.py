@@ -137,18 +137,26 @@ def method_notes(printed: PaperTable, whole: Whole) -> list[str]:
     for row in whole["rows"]:
         parts = [METHODS[printed.number][row["method"]]] if row["method"] in METHODS[printed.number] else []
         if stages := row.get("training"):
-            parts.append("trained for " + " + ".join(_trained(stage, facts) for stage, facts in stages.items()))
+            parts.append("trained for " + " + ".join(trained_note(stage, facts) for stage, facts in stages.items()))
         if parts and row["status"] == "measured":
             notes.append(f"{row['method']}: {'; '.join(parts)}.")
     return notes
 
 
-def _trained(stage: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """The steps of a stage, and how much validation still moved in each of its runs."""
+def trained_note(stage: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The steps of a stage, how much validation still moved in each of its runs, and what was changed or left out."""
     steps = " and ".join(f"{number:,}" for number in sorted({facts["steps"] for facts in runs}))
     moved = [f"{facts['val_mse_change']:+.1%} since step {facts['since']:,}" for facts in runs if "since" in facts]
     told = f", validation MSE {'; '.join(moved)}" if moved else ""
+    changes = [_change(change) for facts in runs for change in facts.get("changes", ())]
+    told += f", changed: {'; '.join(changes)}" if changes else ""
+    skipped = [str(facts["skipped"]) for facts in runs if "skipped" in facts]
+    told += f", undone for numbers that were not finite: {'; '.join(skipped)} steps" if skipped else ""
     return f"{steps} steps ({stage}{told})"
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    return f"{change['key']} from {change['before']} to {change['after']} at step {change['step']:,}"
 
 
 def origin_note(whole: Whole) -> str:

@@ -25,6 +25,7 @@ from goae.extractors.lpips import LPIPS
 from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, unfinished
 from goae.training.adversarial import AdversarialStage
 from goae.training.loop import Evaluate, FitConfig, fit, split_slots, sum_over_ranks
+from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
 from goae.training.prior import SupervisedLosses, WarmStartStage, codes, depth_error
 from goae.training.tracking import Tracker
@@ -35,28 +36,31 @@ if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked 
 NUM_PREVIEWS = 8
 
 
-def train_prior(config: PriorConfig) -> Path:
+def train_prior(config: PriorConfig, failure: Failure | None = None) -> Path:
     """Train the configured stages; a run that was stopped goes on, a complete stage is left as it is.
 
+    Args:
+        failure: a step that failed, which is run again instead; nothing is written.
     Returns: `<run folder>/<last stage>.safetensors`.
     """
     fabric = launch(config)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and failure is None:
         claim_run(config)
     fabric.barrier()
     fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
-    todo = unfinished(config, fits)
+    todo = [failure.stage] if failure else unfinished(config, fits)
     check_splits({name: fits[name] for name in todo}, fabric.world_size)
     lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
-    tracker = Tracker(config.run_dir, config.logging, active=fabric.is_global_zero, settings=to_plain(config))
+    active = fabric.is_global_zero and failure is None
+    tracker = Tracker(config.run_dir, config.logging, active=active, settings=to_plain(config))
     stage: Stage
     for name in todo:
         if name == "warm_start":
             stage, evaluate = warm_start(config, held_out, lpips, fabric)
         else:
             stage, evaluate = adversarial(config, images, held_out, lpips, fabric)
-        fit_stage(config, stage, fits[name], images, held_out, evaluate, fabric, tracker)
+        fit_stage(config, stage, fits[name], images, held_out, evaluate, fabric, tracker, failure)
     tracker.close()
     return config.run_dir / f"{'warm_start' if config.stage == 'warm_start' else 'adversarial'}.safetensors"
 
@@ -94,8 +98,9 @@ def fit_stage(
     evaluate: Evaluate,
     fabric: "Fabric",
     tracker: Tracker,
+    failure: Failure | None,
 ) -> None:
-    """Run the loop over the training images; the first held-out ones are shown."""
+    """Run the loop over the training images, or a step of it that failed; the first held-out ones are shown."""
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
     with open_batches(images, config.data, cfg, config.seed, slots) as batches:
         fit(
@@ -109,6 +114,8 @@ def fit_stage(
             evaluate=evaluate,
             tracker=tracker,
             export=export,
+            trace=batches.trace,
+            failure=failure,
         )
 
 

@@ -17,7 +17,7 @@ def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
     config = load_run(run_dir, TrainConfig)
     own = [name for name in finished_stages(config) if name in config.own_stages]
     weights = {name: trained(config, name) for name in own}
-    logs = [run_dir / f"{name}.jsonl" for name in own if (run_dir / f"{name}.jsonl").exists()]
+    logs = [path for name in (*own, "changes") if (path := run_dir / f"{name}.jsonl").exists()]
     config.run, config.paths.runs = output.name, str(output.parent)
     files = [output / "config.yaml", *(output / path.name for path in (*weights.values(), *logs))]
     there = [path for path in files if path.exists()]

@@ -20,6 +20,7 @@ from goae.runs.setup import check_order, check_splits, launch, open_batches, ope
 from goae.runs.sources import claim_sources
 from goae.states import load_strictly
 from goae.training.loop import FitConfig, fit, split_slots
+from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker, read_metrics
 from goae.weights import FILES
@@ -31,16 +32,19 @@ log = logging.getLogger(__name__)
 NUM_PREVIEWS = 4
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, failure: Failure | None = None) -> Path:
     """Train the configured stages; a run that was stopped goes on, a complete one is left as it is.
 
+    Args:
+        failure: a step that failed, which is run again instead; nothing is written.
     Returns: the run folder, with `encoder.safetensors` and, for GOAE, `refiner.safetensors`.
     """
     fabric = launch(config)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and failure is None:
         claim_run(config)
     fabric.barrier()
-    todo = unfinished(config, {name: fit_config(config, name) for name in config.own_stages})
+    fits = {name: fit_config(config, name) for name in config.own_stages}
+    todo = [failure.stage] if failure else unfinished(config, fits)
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
@@ -54,7 +58,7 @@ def train(config: TrainConfig) -> Path:
     tracker = Tracker(
         config.run_dir,
         config.logging,
-        active=fabric.is_global_zero,
+        active=fabric.is_global_zero and failure is None,
         settings=to_plain(config),
     )
     stage: Stage
@@ -69,10 +73,10 @@ def train(config: TrainConfig) -> Path:
             sources["encoder"] = module_hash(goae.encoder)
             stage = build.build_refiner_stage(config, goae, perception, fabric.device)
         stats = {"canonical statistics": build.build_stats(config, generator).digest()} if has_bg(config, name) else {}
-        if fabric.is_global_zero:
+        if fabric.is_global_zero and failure is None:
             claim_sources(config.run_dir, name, sources | stats)
         fabric.barrier()
-        fit_stage(config, stage, goae, perception, fabric, tracker)
+        fit_stage(config, stage, goae, perception, fabric, tracker, failure)
     tracker.close()
     return config.run_dir
 
@@ -102,8 +106,9 @@ def fit_stage(
     perception: build.Perception,
     fabric: "Fabric",
     tracker: Tracker,
+    failure: Failure | None,
 ) -> None:
-    """Run the loop over the training images of `config`."""
+    """Run the loop over the training images of `config`, or a step of it that failed."""
     cfg = fit_config(config, stage.name)
     data = config.data
     images = open_images(config, data.train)
@@ -130,6 +135,8 @@ def fit_stage(
             evaluate=validation,
             tracker=tracker,
             export=lambda module, path: export(module, path, goae),
+            trace=batches.trace,
+            failure=failure,
         )
 
 

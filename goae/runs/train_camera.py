@@ -13,19 +13,23 @@ from goae.evaluation.runner import write_json
 from goae.runs.setup import launch, open_images
 from goae.training.camera_stage import HELD_OUT, CameraStage, CameraValidation
 from goae.training.loop import fit
+from goae.training.nonfinite import Failure
 from goae.training.phases import Draw
 from goae.training.tracking import Tracker
 
 NUM_PREVIEWS = 8
 
 
-def train_camera(config: CameraConfig) -> Path:
+def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
     """Train to the configured number of steps; a run that was stopped goes on.
 
+    Args:
+        failure: a step that failed, which is run again instead; nothing is written.
     Returns: `<run folder>/camera.safetensors`; its errors in degrees are in `camera-errors.json` beside it.
     """
     fabric = launch(config)
-    if fabric.is_global_zero:
+    active = fabric.is_global_zero and failure is None
+    if active:
         claim_run(config)
     fabric.barrier()
     generator = build.build_generator(config).to(fabric.device)
@@ -33,7 +37,7 @@ def train_camera(config: CameraConfig) -> Path:
     held_out = open_images(config, config.data.validation) if config.data.validation else None
     sizes = {"num_images": config.validation.num_images, "batch_size": config.validation.batch_size}
     validation = CameraValidation(held_out_renders(config, stage), held_out, **sizes)
-    tracker = Tracker(config.run_dir, config.logging, active=fabric.is_global_zero, settings=to_plain(config))
+    tracker = Tracker(config.run_dir, config.logging, active=active, settings=to_plain(config))
     cfg = config.camera.fit
     fit(
         stage,
@@ -46,10 +50,11 @@ def train_camera(config: CameraConfig) -> Path:
         evaluate=validation,
         tracker=tracker,
         export=export,
+        failure=failure,
     )
     tracker.close()
     path = config.run_dir / "camera.safetensors"
-    if fabric.is_global_zero:
+    if active:
         write_json(validation(load_regressor(path, fabric.device)), path.with_name("camera-errors.json"))
     return path
 

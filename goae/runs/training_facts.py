@@ -8,6 +8,7 @@ from typing import Any
 from goae.config import TrainConfig, load_run, run_file
 from goae.evaluation.runner import write_json
 from goae.runs.setup import finished_stages
+from goae.training.changes import read_changes
 from goae.training.tracking import read_metrics
 
 LAST = 0.2  # least share of the steps over which the change is told
@@ -15,6 +16,8 @@ LAST = 0.2  # least share of the steps over which the change is told
 
 def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
     """stage -> `steps`, `val_mse_change` and `since` where validation tells; kept in a file that outlives the run.
+
+    Also `changes`, of settings while it was trained, and `skipped`, the steps that were undone; where there are any.
 
     Of a run that goes on from the stage 1 of another, that one's stage 1. Of a stage that is being trained anew or
     further, what was kept: its weights are still those of before.
@@ -58,5 +61,13 @@ def _facts(run: TrainConfig, folder: Path, stages: Sequence[str]) -> dict[str, d
     for stage in stages:
         if at_its_end(run, folder, stage):
             steps: int = getattr(run.stages, stage).fit.steps
-            found[stage] = {"steps": steps} | change_at_the_end(read_metrics(folder, stage), steps)
+            rows = read_metrics(folder, stage)
+            found[stage] = {"steps": steps} | change_at_the_end(rows, steps) | _disturbances(folder, stage, rows, steps)
     return found
+
+
+def _disturbances(folder: Path, stage: str, rows: Sequence[dict[str, float]], steps: int) -> dict[str, Any]:
+    """What was changed before the last step, and how many steps were undone."""
+    changes = [change for change in read_changes(folder, stage) if change["step"] < steps]
+    skipped = int(max((row["skipped"] for row in rows if "skipped" in row), default=0))
+    return ({"changes": changes} if changes else {}) | ({"skipped": skipped} if skipped else {})

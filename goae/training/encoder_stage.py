@@ -101,8 +101,8 @@ class EncoderStage:
         return preview(self.goae, batch, refine=False)
 
     def slot_state(self) -> dict[int, Any]:
-        """The code pools of the slots that were used here."""
-        return {i: [p.state_dict() for p in pair] for i, pair in enumerate(self.pools) if any(len(p) for p in pair)}
+        """The code pools of all slots; those of slots that other processes work on are empty here."""
+        return {i: [p.state_dict() for p in pair] for i, pair in enumerate(self.pools)}
 
     def load_slot_state(self, state: dict[int, Any]) -> None:
         """Put the pools back."""

@@ -1,5 +1,6 @@
 """The train loop that all stages share (paper, App. A)."""
 
+import logging
 import random
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from goae.training import checkpoint
 from goae.training.buffers import BufferMean
 from goae.training.ema import WeightAverage
-from goae.training.phases import Batch, Draw, Phase, Stage
+from goae.training.nonfinite import Failure, NonFiniteLossError, Trace, Watch, check_finite
+from goae.training.phases import Batch, Draw, Phase, Stage, optimizers
 from goae.training.tracking import Tracker
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
 
+log = logging.getLogger(__name__)
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Fetch = Callable[[int, int], Batch]
 
@@ -35,6 +38,7 @@ class FitConfig:
     batch_size: int = 3
     micro_batch: int = 0  # images that share BatchNorm and the code pool; 0: the whole batch
     clip_grad_norm: float = 0.0  # 0: off
+    skip_nonfinite: int = 0  # so many steps in a row may be NaN or infinite and are undone; 0: the first stops the run
     ema: float = 0.0  # decay per step of the averaged weights; 0: off, as in the paper
     ema_kimg: float = 0.0  # instead: their half-life in thousands of images (EG3D); 0: off
     ema_ramp: float = 0.0  # of ema_kimg: the half-life is at most this share of the images so far; 0: no ramp
@@ -57,7 +61,13 @@ class FitConfig:
                 f"ema {self.ema}, ema_kimg {self.ema_kimg}, ema_ramp {self.ema_ramp}: expected one of ema (0 to 1) and "
                 f"ema_kimg, and no negative number"
             )
-        for name, least in (("log_every", 1), ("image_every", 0), ("evaluate_every", 0), ("save_every", 1)):
+        for name, least in (
+            ("skip_nonfinite", 0),
+            ("log_every", 1),
+            ("image_every", 0),
+            ("evaluate_every", 0),
+            ("save_every", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
@@ -78,10 +88,6 @@ class FitConfig:
         return ema_decay(self.batch_size, step * self.batch_size, kimg=self.ema_kimg, ramp=self.ema_ramp or None)
 
 
-class NonFiniteLossError(ValueError):
-    """A loss term is NaN or infinite."""
-
-
 def fit(
     stage: Stage,
     fetch: Fetch,
@@ -94,6 +100,8 @@ def fit(
     evaluate: Evaluate | None = None,
     tracker: Tracker,
     export: Callable[[nn.Module, Path], object],
+    trace: Trace | None = None,
+    failure: Failure | None = None,
 ) -> None:
     """Train `stage` to `cfg.steps`, from the newest checkpoint in `run_dir/checkpoints/<stage>` if there is one.
 
@@ -105,6 +113,9 @@ def fit(
         preview: the batch shown in the image grids.
         evaluate: the main module, or its average -> validation metrics; `cfg.monitor` picks the best.
         export: writes the module to a path, for `run_dir/<stage>.safetensors` and `<stage>-best.safetensors`.
+        trace: (step, slot) -> what the micro-batch is made of, for the record of a step that is not finite.
+        failure: such a record; instead of training, its step is run again from the checkpoint before it, in
+            `run_dir`, and nothing is written.
     Raises: ValueError if the sizes do not divide; NonFiniteLossError naming step, phase and term.
     """
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
@@ -112,11 +123,23 @@ def fit(
         module.to(fabric.device)
     average = WeightAverage(stage.modules[stage.main]) if cfg.averages else None
     folder = run_dir / "checkpoints" / stage.name
-    first, best = restore(stage, average, checkpoint.newest(folder), fabric)
+    watch = Watch(
+        *(stage, average, run_dir),
+        most=cfg.skip_nonfinite,
+        seed=seed,
+        num_slots=cfg.batch_size // cfg.micro,
+        trace=trace,
+        writes=fabric.is_global_zero and failure is None,
+    )
+    first, best = restore(stage, average, watch, checkpoint.newest(folder), fabric)
+    if failure:
+        replay(stage, average, watch, fetch, cfg, first, failure, fabric)
+        return
     tracker.start(stage.name, first, cfg.steps)
 
     for step in range(first, cfg.steps + 1):
         last = step == cfg.steps
+        watch.settle()
         stage.begin(step)
         shown = average.module if average else stage.modules[stage.main]
 
@@ -132,30 +155,88 @@ def fit(
                 on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)
         if last or (step > first and step % cfg.save_every == 0):  # where it starts there is nothing new to keep
-            state = gather_state(stage, average, slots, step, best, fabric)
+            state = gather_state(stage, average, watch, slots, step, best, fabric)
+            check_finite(state, ("modules", "average", "optimizers"), step)
             on_rank_zero(fabric, partial(checkpoint.save, state, folder, step))
         if last:
+            tracker.scalars(step, {"skipped": float(watch.skipped)} if watch.skipped else {})
             on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}.safetensors"))
             break
 
         # One update per phase that is due
         batches = [move(fetch(step, slot), fabric) for slot in slots]
-        scalars: dict[str, Tensor] = {}
-        for phase in stage.phases:
-            if phase.due(step):
-                scalars |= update(phase, batches, slots, step, cfg, seed, fabric)
-        if average:
-            average.update(stage.modules[stage.main], cfg.decay(step))
-        if step % cfg.log_every == 0:
-            tracker.scalars(step, {name: float(value) for name, value in scalars.items()})
+        scalars = train_step(stage, average, watch, batches, slots, step, cfg, fabric)
+        if step % cfg.log_every == 0 and watch.settle():
+            undone = {"skipped": float(watch.skipped)} if watch.skipped else {}
+            tracker.scalars(step, {name: float(value) for name, value in scalars.items()} | undone)
         tracker.advance(step)
     tracker.finish()
+
+
+def train_step(
+    stage: Stage,
+    average: WeightAverage | None,
+    watch: Watch,
+    batches: list[Batch],
+    slots: list[int],
+    step: int,
+    cfg: FitConfig,
+    fabric: "Fabric",
+) -> dict[str, Tensor]:
+    """The updates of one step, under `watch`; returns the detached terms and gradient norms of all phases."""
+    watch.begin()
+    scalars: dict[str, Tensor] = {}
+    for phase in stage.phases:
+        if phase.due(step):
+            scalars |= update(phase, batches, slots, step, cfg, watch.seed, fabric)
+    if average:
+        average.update(stage.modules[stage.main], cfg.decay(step))
+    watch.end(step, scalars)
+    return scalars
+
+
+def replay(
+    stage: Stage,
+    average: WeightAverage | None,
+    watch: Watch,
+    fetch: Fetch,
+    cfg: FitConfig,
+    first: int,
+    failure: Failure,
+    fabric: "Fabric",
+) -> None:
+    """Train from step `first` to the one that failed, then run that again and have autograd look for the operation.
+
+    Raises: NonFiniteLossError with the numbers of now, if the step fails again.
+    """
+    slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
+    watch.most = failure.step + 1  # all bad steps before it were undone, and so is it
+    for step in range(first, failure.step + 1):
+        stage.begin(step)
+        batches = [move(fetch(step, slot), fabric) for slot in slots]
+        train_step(stage, average, watch, batches, slots, step, cfg, fabric)
+        good = watch.settle()
+        log.info("step %d of %d", step, failure.step)
+    if good:
+        return
+    operation = "no backward operation makes it: it arises in the forward pass"
+    try:
+        with torch.autograd.set_detect_anomaly(True):
+            train_step(stage, average, watch, batches, slots, step, cfg, fabric)
+    except RuntimeError as error:
+        if "returned nan values" not in str(error):
+            raise
+        operation = str(error)
+    raise NonFiniteLossError(f"{watch.last}; {operation}", watch.last)
 
 
 def update(
     phase: Phase, batches: list[Batch], slots: list[int], step: int, cfg: FitConfig, seed: int, fabric: "Fabric"
 ) -> dict[str, Tensor]:
-    """One optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them."""
+    """One optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them.
+
+    Beside them `<phase>/gradient`: the norm of the gradient before any clipping.
+    """
     parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
     phase.optimizer.zero_grad(set_to_none=True)
     buffers = BufferMean(phase.modules)
@@ -168,20 +249,20 @@ def update(
         with fabric.autocast():
             terms = phase.losses(batch, draw)
             total = torch.stack([phase.weights[name] * term.float() for name, term in terms.items()]).sum()
-        check_finite(terms, phase.name, step)
         fabric.backward(total * share)
         buffers.end()
         for name, term in terms.items():
             key = f"{phase.name}/{name}"
             sums[key] = sums.get(key, torch.zeros((), device=fabric.device)) + term.detach().float() * share
-    sum_over_ranks([p.grad for p in parameters if p.grad is not None], fabric)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sum_over_ranks(gradients, fabric)
     sum_over_ranks(list(sums.values()), fabric)
     buffers.finish(share, lambda tensors: sum_over_ranks(tensors, fabric))
+    norm = torch.nn.utils.get_total_norm(gradients)
     if cfg.clip_grad_norm:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.clip_grad_norm)
-        check_finite({"gradient norm": norm}, phase.name, step)
+        torch.nn.utils.clip_grads_with_norm_(parameters, cfg.clip_grad_norm, norm)
     phase.optimizer.step()
-    return sums
+    return sums | {f"{phase.name}/gradient": norm}
 
 
 def due(step: int, every: int, last: bool) -> bool:
@@ -207,17 +288,6 @@ def seed_all(number: int) -> None:
     np.random.seed(number)
 
 
-def check_finite(terms: dict[str, Tensor], phase: str, step: int) -> None:
-    """Raise NonFiniteLossError if any term is NaN or infinite."""
-    for name, term in terms.items():
-        if not torch.isfinite(term):
-            raise NonFiniteLossError(
-                f"The term '{name}' of phase '{phase}' is {float(term)} at step {step}. The checkpoints in the run "
-                f"folder are untouched: lower the stage's learning rate, clip gradients (fit.clip_grad_norm=1 of the "
-                f"stage) or use precision=32-true, and start the same command again."
-            )
-
-
 def sum_over_ranks(tensors: Iterable[Tensor], fabric: "Fabric") -> None:
     """Replace each tensor by its sum over all processes, in one message."""
     tensors = list(tensors)
@@ -232,7 +302,13 @@ def sum_over_ranks(tensors: Iterable[Tensor], fabric: "Fabric") -> None:
 
 
 def gather_state(
-    stage: Stage, average: WeightAverage | None, slots: list[int], step: int, best: float, fabric: "Fabric"
+    stage: Stage,
+    average: WeightAverage | None,
+    watch: Watch,
+    slots: list[int],
+    step: int,
+    best: float,
+    fabric: "Fabric",
 ) -> dict[str, Any]:
     """Everything that must survive a restart; each slot's memory comes from the process that works on it."""
     slot_state = {slot: value for slot, value in stage.slot_state().items() if slot in slots}
@@ -247,27 +323,32 @@ def gather_state(
         "optimizers": [optimizer.state_dict() for optimizer in optimizers(stage)],
         "average": average.module.state_dict() if average else None,
         "slots": slot_state,
+        "nonfinite": watch.state_dict(),
     }
 
 
-def restore(stage: Stage, average: WeightAverage | None, path: Path | None, fabric: "Fabric") -> tuple[int, float]:
-    """Load `path` into the stage; returns (step, best metric so far), (0, inf) without a checkpoint."""
+def restore(
+    stage: Stage, average: WeightAverage | None, watch: Watch, path: Path | None, fabric: "Fabric"
+) -> tuple[int, float]:
+    """Load `path` into the stage; returns (step, best metric so far), (0, inf) without a checkpoint.
+
+    Learning rates are those of the configuration, which may have changed since.
+    """
     if path is None:
         return 0, float("inf")
     state = checkpoint.load(path, fabric.device)
     for name, module in stage.modules.items():
         module.load_state_dict(state["modules"][name])
     for optimizer, saved in zip(optimizers(stage), state["optimizers"], strict=True):
+        rates = [group["lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
     if average:
         average.module.load_state_dict(state["average"])
     stage.load_slot_state(state["slots"])
+    watch.load_state_dict(state.get("nonfinite", {}))
     return state["step"], state["best"]
-
-
-def optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
-    """The distinct optimisers of a stage, in order of their phases."""
-    return list({id(phase.optimizer): phase.optimizer for phase in stage.phases}.values())
 
 
 def move(batch: Batch, fabric: "Fabric") -> Batch:

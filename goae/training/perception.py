@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from goae.data.heads import ATTRIBUTES, NUM_FACTORS, mirror_signs
 from goae.data.people import CHUNK, People, join_people, people_chunk
 from goae.extractors.mini_network import NUM_PARTS, MiniNetwork, MiniNetworkConfig
+from goae.training.nonfinite import norm_of
 
 log = logging.getLogger(__name__)
 HELD_OUT = 1 << 20  # people from this number on are never trained on
@@ -170,22 +171,26 @@ class Training:
         if not path.is_file():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["config"] != _science(self.config):
-            raise ValueError(f"{path} was made with {state['config']}, not {_science(self.config)}; use another folder")
+        stored = {name: value for name, value in state["config"].items() if name != "lr"}
+        if stored != _science(self.config):
+            raise ValueError(f"{path} was made with {stored}, not {_science(self.config)}; use another folder")
         self.network.load_state_dict(state["network"])
         self.people.data.copy_(state["people"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
 
     def save(self, path: Path) -> None:
-        """Write atomically."""
+        """Write atomically. Raises: FloatingPointError if a weight is not finite."""
+        if not bool(norm_of(self.network).isfinite()):
+            raise FloatingPointError(f"a weight is not finite before step {self.step}; lower lr and start again")
         temporary = path.with_suffix(".tmp")
         torch.save(self.state_dict(), temporary)
         temporary.replace(path)
 
 
 def _science(config: PerceptionConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in ("log_every", "save_every")}
+    """What a run that goes on may not change; the rate of one whose loss was not finite has to be lowered."""
+    return {name: value for name, value in asdict(config).items() if name not in ("lr", "log_every", "save_every")}
 
 
 def train(config: PerceptionConfig, people: People, folder: Path) -> MiniNetwork:

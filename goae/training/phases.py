@@ -71,3 +71,8 @@ class Stage(Protocol):
 
     def load_slot_state(self, state: dict[int, Any]) -> None:
         """Take back what `slot_state` gave on every process together."""
+
+
+def optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
+    """The distinct optimisers of a stage, in order of their phases."""
+    return list({id(phase.optimizer): phase.optimizer for phase in stage.phases}.values())

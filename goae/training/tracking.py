@@ -73,8 +73,8 @@ class Tracker:
         self.progress.start()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Append one line of numbers."""
-        if not self.active:
+        """Append one line of numbers, if there are any."""
+        if not self.active or not values:
             return
         elapsed = time.monotonic() - self.began
         row = {"step": step, "seconds": round(elapsed, 3)} | values

@@ -23,6 +23,7 @@ from goae.config import (
     to_plain,
 )
 from goae.models.goae import preset
+from goae.training.changes import read_changes
 
 
 def config(*overrides: str) -> TrainConfig:
@@ -266,6 +267,22 @@ def test_a_changed_configuration_stops_with_the_difference(tmp_path: Path) -> No
 def test_steps_logging_device_and_places_may_change(tmp_path: Path, free: str) -> None:
     claimed(tmp_path)
     claimed(tmp_path, free)
+
+
+def test_what_moves_the_numbers_is_noted_with_its_step(tmp_path: Path) -> None:
+    made = claimed(tmp_path)
+    for stage, step in (("encoder", 4), ("refiner", 2)):
+        (made.run_dir / f"checkpoints/{stage}").mkdir(parents=True)
+        (made.run_dir / f"checkpoints/{stage}/step-{step:09d}.pt").touch()
+    claimed(tmp_path, "precision=bf16-mixed")
+    claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=1")
+    claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=2")
+    precision = {"key": "precision", "before": "32-true", "after": "bf16-mixed"}
+    clipping = {"key": "stages.refiner.fit.clip_grad_norm", "before": 0.0, "after": 2.0}
+    assert read_changes(made.run_dir, "encoder") == [precision | {"step": 4}]
+    assert read_changes(made.run_dir, "refiner") == [precision | {"step": 2}, clipping | {"step": 2}]
+    claimed(tmp_path, "precision=bf16-mixed")
+    assert read_changes(made.run_dir, "refiner") == [precision | {"step": 2}]  # taken back before a step was trained
 
 
 def test_files_may_move_but_not_come_or_go(tmp_path: Path) -> None:

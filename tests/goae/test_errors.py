@@ -13,7 +13,7 @@ from PIL import Image
 
 from goae.data.datasets import PosedImages
 from goae.errors import one_paragraph
-from goae.training.loop import NonFiniteLossError
+from goae.training.nonfinite import NonFiniteLossError
 
 
 def corrupt(folder: Path) -> Callable[[], Any]:

@@ -25,6 +25,7 @@ from goae.camera.level import level_label
 from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
+from goae.evaluation.table_notes import trained_note
 from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
@@ -37,7 +38,11 @@ from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
 from goae.runs.train import train
+from goae.runs.training_facts import training_of
+from goae.training.encoder_stage import EncoderStage
 from goae.training.loop import FitConfig
+from goae.training.nonfinite import NonFiniteLossError
+from goae.training.phases import Batch, Draw
 from goae.training.tracking import read_metrics
 from goae.viz.grid import to_uint8
 from scripts import run_script
@@ -157,6 +162,44 @@ def test_stages_can_be_run_one_after_the_other(world: dict[str, str], trained: T
     train(tiny(world, "run=apart", "stage=encoder"))
     train(tiny(world, "run=apart", "stage=refiner"))
     assert equal(numbers(tiny(world, "run=apart")), numbers(trained))
+
+
+def test_a_run_that_met_a_nan_goes_on_with_a_lower_rate_and_its_tables_say_so(
+    world: dict[str, str], trained: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the checkpoint before it, it is the uninterrupted run; the record is run again in between."""
+    losses, rate = EncoderStage._encoder_losses, trained.stages.encoder.optimizer.lr
+
+    def poisoned(stage: EncoderStage, batch: Batch, draw: Draw) -> dict[str, torch.Tensor]:
+        terms = losses(stage, batch, draw)
+        bad = draw.step == 3 and stage.config.optimizer.lr == rate
+        return terms | {"l2": terms["l2"] * (float("nan") if bad else 1.0)}
+
+    monkeypatch.setattr(EncoderStage, "_encoder_losses", poisoned)
+    with pytest.raises(NonFiniteLossError, match="'l2' of phase 'e' is nan at step 3"):
+        train(tiny(world, "run=met"))
+    folder = Path(world["folder"]) / "met"
+    record = folder / "failures/encoder-step-000000003"
+    assert run_script("replay", record) == 0
+    told = capsys.readouterr().out
+    assert "recorded: The term 'l2' of phase 'e' is nan at step 3; trained from step 2" in told and ".png" in told
+
+    config = tiny(world, "run=met", f"stages.encoder.optimizer.lr={rate / 2}", "stages.encoder.fit.skip_nonfinite=3")
+    train(config)
+    for name, same in (("step-000000002.pt", True), ("step-000000004.pt", False)):
+        states = [torch.load(run / "checkpoints/encoder" / name)["modules"] for run in (folder, trained.run_dir)]
+        assert equal(*states) is same
+    assert run_script("replay", record) == 0  # by the rate of then
+    found = training_of(folder, Path(world["folder"]) / "met.json")
+    changes = [{key: change[key] for key in ("key", "step", "after")} for change in found["encoder"]["changes"]]
+    assert changes == [
+        {"key": "stages.encoder.fit.skip_nonfinite", "step": 2, "after": 3},
+        {"key": "stages.encoder.optimizer.lr", "step": 2, "after": rate / 2},
+    ]
+    assert "changes" not in found["refiner"]  # it began with them
+    assert f"stages.encoder.optimizer.lr from {rate} to {rate / 2} at step 2" in trained_note(
+        "encoder", [found["encoder"]]
+    )
 
 
 def test_bf16_trains(world: dict[str, str]) -> None:

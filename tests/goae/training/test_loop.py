@@ -9,7 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae.training import checkpoint
-from goae.training.loop import FitConfig, NonFiniteLossError, fit, split_slots
+from goae.training.loop import FitConfig, fit, split_slots
+from goae.training.nonfinite import Failure, NonFiniteLossError, read_failure
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
 from goae.training.tracking import LoggingConfig, Tracker, read_metrics
@@ -22,13 +23,13 @@ class Toy:
     main = "net"
     preview_columns = 2
 
-    def __init__(self, slots: int = 2, poison: int = -1) -> None:
+    def __init__(self, slots: int = 2, poison: int | range = -1, lr: float = 1e-2, planted: str = "loss") -> None:
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 3))
         self.modules: dict[str, nn.Module] = {"net": self.net}
         self.memory = {slot: torch.zeros(3) for slot in range(slots)}
-        self.poison = poison
-        optimizer = build_optimizer(OptimizerConfig("ranger", lr=1e-2), self.net.parameters())
+        self.poison, self.planted = poison if isinstance(poison, range) else range(poison, poison + 1), planted
+        optimizer = build_optimizer(OptimizerConfig("ranger", lr=lr), self.net.parameters())
         self.phases = [Phase("g", [self.net], optimizer, {"l2": 1.0, "memory": 0.1}, self.losses)]
 
     def begin(self, step: int) -> None:
@@ -48,8 +49,12 @@ class Toy:
         noise = torch.randn(x.shape, generator=draw.generator("noise"))
         y = self.net(x + 0.1 * noise)
         remembered, self.memory[draw.slot] = self.memory[draw.slot], y.detach().mean(0)
-        bad = float("nan") if draw.step == self.poison else 1.0
-        return {"l2": (y - x).square().mean() * bad, "memory": (y - remembered).square().mean()}
+        l2 = (y - x).square().mean()
+        if draw.step in self.poison and self.planted == "loss":
+            l2 = l2 * float("nan")
+        if draw.step in self.poison and self.planted == "gradient":
+            l2 = l2 + (0 * y).sum().sqrt()  # 0, with an infinite slope times 0
+        return {"l2": l2, "memory": (y - remembered).square().mean()}
 
 
 def fetch(step: int, slot: int) -> Batch:
@@ -57,7 +62,7 @@ def fetch(step: int, slot: int) -> Batch:
     return {"image": torch.randn(2, 3, 1, 1, generator=generator)}
 
 
-def run(stage: Toy, folder: Path, steps: int, **overrides: Any) -> None:
+def run(stage: Toy, folder: Path, steps: int, failure: Failure | None = None, **overrides: Any) -> None:
     cfg = FitConfig(
         **({"steps": steps, "batch_size": 4, "micro_batch": 2, "log_every": 1, "save_every": 2} | overrides)
     )
@@ -74,6 +79,8 @@ def run(stage: Toy, folder: Path, steps: int, **overrides: Any) -> None:
         evaluate=lambda module: {"mse": float(sum(p.square().sum() for p in module.parameters()))},
         tracker=tracker,
         export=lambda module, path: path.write_bytes(b"weights"),
+        trace=lambda step, slot: [{"index": 100 * step + slot, "name": "made", "mirrored": False}],
+        failure=failure,
     )
 
 
@@ -144,6 +151,93 @@ def test_a_loss_that_is_not_finite_names_step_phase_and_term_and_loses_nothing(t
     run(whole, tmp_path / "whole", 8)
     run(resumed, tmp_path, 8)
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def state_at(folder: Path, step: int) -> dict[str, Any]:
+    state = torch.load(folder / f"checkpoints/toy/step-{step:09d}.pt", weights_only=True)
+    return {name: state[name] for name in ("modules", "optimizers", "average", "slots")}
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in leaves(value[key])]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value.tolist() if isinstance(value, Tensor) else value]
+
+
+@pytest.mark.parametrize("planted", ["loss", "gradient"])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_bad_step_that_is_undone_leaves_everything_as_it_was(tmp_path: Path, planted: str, step: int) -> None:
+    """Weights, optimiser with its counters, averages, running statistics, memories: those before the step."""
+    settings: dict[str, Any] = {"ema": 0.9, "skip_nonfinite": 1, "save_every": 1}
+    run(Toy(poison=step, planted=planted), tmp_path / "bad", step + 1, **settings)
+    if step:
+        run(Toy(), tmp_path / "good", step, **settings)
+        before = state_at(tmp_path / "good", step)
+    else:
+        fresh = Toy()
+        before = {"modules": {"net": fresh.net.state_dict()}, "slots": fresh.slot_state()}
+    after = state_at(tmp_path / "bad", step + 1)
+    assert all(leaves(after[name]) == leaves(before[name]) for name in before)
+    assert step or not after["optimizers"][0]["state"]
+    run(Toy(poison=step, planted=planted), tmp_path / "bad", step + 4, **settings)
+    assert all(
+        torch.isfinite(torch.tensor(leaf)).all() for leaf in leaves(state_at(tmp_path / "bad", step + 4)["modules"])
+    )
+    assert read_metrics(tmp_path / "bad", "toy")[-1]["skipped"] == 1
+
+
+def test_so_many_bad_steps_in_a_row_stop_the_run_even_across_a_restart(tmp_path: Path) -> None:
+    run(Toy(poison=range(3, 5)), tmp_path / "two", 8, skip_nonfinite=2)
+    with pytest.raises(NonFiniteLossError, match="at step 5, after 2 bad steps that were undone"):
+        run(Toy(poison=range(3, 6)), tmp_path / "three", 8, skip_nonfinite=2, save_every=1)
+    with pytest.raises(NonFiniteLossError, match="at step 5, after 2 bad steps"):
+        run(Toy(poison=range(3, 6)), tmp_path / "three", 8, skip_nonfinite=2)
+
+
+def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tmp_path: Path) -> None:
+    """The loss of the step was finite; what its update made of the weights is not."""
+    with pytest.raises(NonFiniteLossError, match=r"A weight of the net is inf at step 1.*delete step-000000001.pt"):
+        run(Toy(lr=1e5), tmp_path, 8, save_every=1)
+    saved = checkpoint.newest(tmp_path / "checkpoints/toy")
+    assert saved is not None and checkpoint.step_of(saved) == 1
+    assert all(torch.isfinite(torch.tensor(leaf)).all() for leaf in leaves(state_at(tmp_path, 1)["modules"]))
+    stage = Toy()
+    stage.net[1].running_mean[0] = float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"modules.net.1.running_mean is not finite before step 1"):
+        run(stage, tmp_path / "buffer", 3, save_every=1, batch_size=2)
+
+
+def test_a_run_goes_on_with_another_rate(tmp_path: Path) -> None:
+    run(Toy(), tmp_path / "as before", 4)
+    run(Toy(), tmp_path / "as before", 8)
+    run(Toy(), tmp_path / "lower", 4)
+    lower = Toy(lr=1e-3)
+    run(lower, tmp_path / "lower", 8)
+    assert lower.phases[0].optimizer.param_groups[0]["lr"] == 1e-3
+    states = [leaves(state_at(tmp_path / name, 8)["modules"]) for name in ("lower", "as before")]
+    assert states[0] != states[1]
+
+
+def test_a_bad_step_is_run_again_from_its_record(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match=r"replay\.py .*failures/toy-step-000000005`"):
+        run(Toy(poison=5, planted="gradient"), tmp_path, 8)
+    folder = tmp_path / "failures/toy-step-000000005"
+    failure = read_failure(folder)
+    assert (failure.step, failure.start, failure.seed, failure.cause) == (5, 4, 3, "g/gradient")
+    assert [image["index"] for images in failure.images.values() for image in images] == [500, 501]
+    files = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(NonFiniteLossError, match=r"MulBackward0.*returned nan") as found:
+        run(Toy(poison=5, planted="gradient"), folder, 8, failure)
+    assert found.value.failure is not None and found.value.failure.values == failure.values
+    run(Toy(), folder, 8, failure)  # without its cause the step is good
+    assert sorted(path for path in tmp_path.rglob("*")) == files
+
+
+def test_the_newest_records_are_kept(tmp_path: Path) -> None:
+    run(Toy(poison=range(1, 8)), tmp_path, 9, skip_nonfinite=7)
+    assert [path.name[-1] for path in sorted((tmp_path / "failures").iterdir())] == list("34567")
 
 
 def test_clipping_bounds_the_update(tmp_path: Path) -> None:

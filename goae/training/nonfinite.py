@@ -1,0 +1,232 @@
+"""Steps that yield a number which is not finite: found on the device, undone or fatal, and kept to be replayed.
+
+A step is bad if a loss term, a gradient or an updated weight is NaN or infinite. The numbers of a step stay on the
+device and are read once, when the next batch is there; until then nothing uses what the step has changed.
+"""
+
+import copy
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from goae.training import checkpoint
+from goae.training.ema import WeightAverage
+from goae.training.phases import Stage, optimizers
+
+log = logging.getLogger(__name__)
+KEPT = 5  # records of bad steps, of each stage; each keeps a checkpoint
+Trace = Callable[[int, int], list[dict[str, Any]]]  # step, slot -> what the micro-batch is made of
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A bad step, as `failure.json` tells it. Its folder is a run folder cut down to what the step depends on."""
+
+    stage: str
+    step: int
+    cause: str  # what is not finite, the first in order of computation: <phase>/<term>, <phase>/gradient, ...
+    value: str  # nan, inf or -inf
+    values: dict[str, str]  # all numbers of the step
+    seed: int  # of the run: with step, slot and phase it decides all that is random
+    images: dict[str, list[dict[str, Any]]]  # slot -> index, name and mirroring of its images
+    start: int  # step of the checkpoint in the folder; 0: there was none
+
+    def __str__(self) -> str:
+        owner, _, name = self.cause.partition("/")
+        kinds = {"gradient": f"The gradient of phase '{owner}'", "weights": f"A weight of the {owner}"}
+        what = kinds.get(name) or f"The term '{name}' of phase '{owner}'"
+        return f"{what} is {self.value} at step {self.step}"
+
+
+class NonFiniteLossError(ValueError):
+    """A loss term, a gradient or a weight is NaN or infinite."""
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+def read_failure(folder: Path) -> Failure:
+    """Read the record of a bad step.
+
+    Raises: ValueError if `folder` is none.
+    """
+    try:
+        return Failure(**json.loads((folder / "failure.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder} is no record of a failed step ({error}); give a folder below RUN/failures, which training "
+            f"names when a number is not finite"
+        ) from error
+
+
+class Undo:
+    """All that a step changes, copied before it: weights, buffers, averages, optimisers, memories of the slots."""
+
+    def __init__(self, stage: Stage, average: WeightAverage | None) -> None:
+        self.stage = stage
+        modules = [*stage.modules.values(), *([average.module] if average else [])]
+        self.tensors = [(t, t.clone()) for module in modules for t in module.state_dict().values()]
+        self.optimizers = [(o, copy.deepcopy(o.state_dict())) for o in optimizers(stage)]
+        self.slots = copy.deepcopy(stage.slot_state())
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Put everything back."""
+        for live, kept in self.tensors:
+            live.copy_(kept)
+        for optimizer, state in self.optimizers:
+            optimizer.load_state_dict(state)
+        self.stage.load_slot_state(self.slots)
+
+
+class Watch:
+    """Reads each step's numbers late, and undoes a bad step or stops the run."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        average: WeightAverage | None,
+        run_dir: Path,
+        *,
+        most: int,
+        seed: int,
+        num_slots: int,
+        trace: Trace | None,
+        writes: bool,
+    ) -> None:
+        """`most` bad steps in a row are undone; `writes` is whether this process keeps records of them."""
+        self.stage, self.average, self.run_dir, self.most = stage, average, run_dir, most
+        self.seed, self.num_slots, self.trace, self.writes = seed, num_slots, trace, writes
+        self.in_a_row = self.skipped = 0
+        self.undo: Undo | None = None
+        self.pending: tuple[int, dict[str, Tensor]] | None = None
+        self.last: Failure | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        """What must survive a restart."""
+        return {"in_a_row": self.in_a_row, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take back what `state_dict` gave; a checkpoint from before steps could be undone has nothing."""
+        self.in_a_row, self.skipped = state.get("in_a_row", 0), state.get("skipped", 0)
+
+    def begin(self) -> None:
+        """Before a step: keep what it may have to give back."""
+        self.undo = Undo(self.stage, self.average) if self.most else None
+
+    def end(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """After a step: its numbers, which are not read yet."""
+        norms = {f"{name}/weights": norm_of(module) for name, module in self.stage.modules.items()}
+        self.pending = step, {name: value.detach() for name, value in ({**values} | norms).items()}
+
+    def settle(self) -> bool:
+        """Read the last step's numbers; if it was bad, undo it. Returns: whether the step was good.
+
+        Raises: NonFiniteLossError if it cannot be undone, or as many were undone in a row as are allowed.
+        """
+        if self.pending is None:
+            return True
+        (step, values), self.pending = self.pending, None
+        read = dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
+        if all(map(math.isfinite, read.values())):
+            self.in_a_row = 0
+            return True
+        failure = self.last = self._failure(step, read)
+        folder = self._keep(failure)
+        advice = (
+            f"`python scripts/replay.py {folder}` runs it again. The same command goes on from the newest checkpoint, "
+            f"also with a lower learning rate, with gradients clipped (fit.clip_grad_norm=1 of the stage), in another "
+            f"precision, or leaving such steps out (fit.skip_nonfinite=10 of the stage)."
+        )
+        if failure.start == step:
+            advice += f" If it fails at once again, delete step-{step:09d}.pt to go on from the one before it."
+        if self.undo is None or self.in_a_row >= self.most:
+            told = f", after {self.in_a_row} bad steps that were undone" if self.in_a_row else ""
+            raise NonFiniteLossError(f"{failure}{told}. {advice}", failure)
+        self.undo()
+        self.in_a_row, self.skipped = self.in_a_row + 1, self.skipped + 1
+        log.warning("%s: the step is undone, %d in a row of at most %d", failure, self.in_a_row, self.most)
+        return False
+
+    def _failure(self, step: int, values: Mapping[str, float]) -> Failure:
+        cause = next(name for name, value in values.items() if not math.isfinite(value))
+        start = checkpoint.newest(self.run_dir / "checkpoints" / self.stage.name)
+        return Failure(
+            stage=self.stage.name,
+            step=step,
+            cause=cause,
+            value=str(values[cause]),
+            values={name: f"{value:.9g}" for name, value in values.items()},
+            seed=self.seed,
+            images={str(slot): self.trace(step, slot) if self.trace else [] for slot in range(self.num_slots)},
+            start=checkpoint.step_of(start) if start else 0,
+        )
+
+    def _keep(self, failure: Failure) -> Path:
+        """Write the record of a bad step, and drop the oldest of many."""
+        parent = self.run_dir / "failures"
+        folder = parent / f"{failure.stage}-step-{failure.step:09d}"
+        if not self.writes:
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for path in self._needed():
+            target = folder / path.relative_to(self.run_dir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            link(path, target)
+        (folder / "failure.json").write_text(json.dumps(asdict(failure), indent=1) + "\n")
+        for old in sorted(parent.glob(f"{failure.stage}-step-*"))[:-KEPT]:
+            shutil.rmtree(old)
+        return folder
+
+    def _needed(self) -> list[Path]:
+        """Files of the run that its next steps depend on: configuration, weights of other stages, the checkpoint."""
+        config, start = self.run_dir / "config.yaml", checkpoint.newest(self.run_dir / "checkpoints" / self.stage.name)
+        weights = [p for p in self.run_dir.glob("*.*") if p.stem != self.stage.name and not p.stem.endswith("-best")]
+        stored = [p for p in weights if p.suffix == ".safetensors" or p.with_suffix(".safetensors") in weights]
+        return [*([config] if config.exists() else []), *stored, *([start] if start else [])]
+
+
+def norm_of(module: nn.Module) -> Tensor:
+    """The norm of all weights that are trained: not finite if one of them is not."""
+    return torch.nn.utils.get_total_norm([p.detach() for p in module.parameters()])
+
+
+def check_finite(state: Mapping[str, Any], names: tuple[str, ...], step: int) -> None:
+    """Check that all tensors of the named parts of a checkpoint are finite.
+
+    Raises: NonFiniteLossError naming the first that is not.
+    """
+    for part in names:
+        for name, tensor in _tensors(state[part], part):
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NonFiniteLossError(
+                    f"{name} is not finite before step {step}, so no checkpoint of it is written; start the same "
+                    f"command again from the one before, with a lower learning rate"
+                )
+
+
+def _tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
+    """All tensors of nested dictionaries and lists, with dotted names."""
+    if isinstance(value, Tensor):
+        return [(name, value)]
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in _tensors(item, f"{name}.{key}")]
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name of a file, which costs no space while the first is there; a copy where links are not possible."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
