@@ -129,7 +129,7 @@ def fit(
         seed=seed,
         num_slots=cfg.batch_size // cfg.micro,
         trace=trace,
-        writes=fabric.is_global_zero and failure is None,
+        on_first=(lambda action: None) if failure else partial(on_rank_zero, fabric),
     )
     first, best = restore(stage, average, watch, checkpoint.newest(folder), fabric)
     if failure:

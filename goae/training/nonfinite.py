@@ -102,11 +102,11 @@ class Watch:
         seed: int,
         num_slots: int,
         trace: Trace | None,
-        writes: bool,
+        on_first: Callable[[Callable[[], object]], None],
     ) -> None:
-        """`most` bad steps in a row are undone; `writes` is whether this process keeps records of them."""
+        """`most` bad steps in a row are undone; `on_first` lets the first process write their records, others wait."""
         self.stage, self.average, self.run_dir, self.most = stage, average, run_dir, most
-        self.seed, self.num_slots, self.trace, self.writes = seed, num_slots, trace, writes
+        self.seed, self.num_slots, self.trace, self.on_first = seed, num_slots, trace, on_first
         self.in_a_row = self.skipped = 0
         self.undo: Undo | None = None
         self.pending: tuple[int, dict[str, Tensor]] | None = None
@@ -139,10 +139,11 @@ class Watch:
         (step, values), self.pending = self.pending, None
         read = dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
         if all(map(math.isfinite, read.values())):
-            self.in_a_row = 0
+            self.in_a_row, self.undo = 0, None
             return True
         failure = self.last = self._failure(step, read)
-        folder = self._keep(failure)
+        folder = self.run_dir / "failures" / f"{failure.stage}-step-{step:09d}"
+        self.on_first(lambda: self._keep(failure, folder))
         advice = (
             f"`python scripts/replay.py {folder}` runs it again. The same command goes on from the newest checkpoint, "
             f"also with a lower learning rate, with gradients clipped (fit.clip_grad_norm=1 of the stage), in another "
@@ -172,12 +173,8 @@ class Watch:
             start=checkpoint.step_of(start) if start else 0,
         )
 
-    def _keep(self, failure: Failure) -> Path:
+    def _keep(self, failure: Failure, folder: Path) -> None:
         """Write the record of a bad step, and drop the oldest of many."""
-        parent = self.run_dir / "failures"
-        folder = parent / f"{failure.stage}-step-{failure.step:09d}"
-        if not self.writes:
-            return folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for path in self._needed():
@@ -185,9 +182,8 @@ class Watch:
             target.parent.mkdir(parents=True, exist_ok=True)
             link(path, target)
         (folder / "failure.json").write_text(json.dumps(asdict(failure), indent=1) + "\n")
-        for old in sorted(parent.glob(f"{failure.stage}-step-*"))[:-KEPT]:
+        for old in sorted(folder.parent.glob(f"{failure.stage}-step-*"))[:-KEPT]:
             shutil.rmtree(old)
-        return folder
 
     def _needed(self) -> list[Path]:
         """Files of the run that its next steps depend on: configuration, weights of other stages, the checkpoint."""
