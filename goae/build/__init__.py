@@ -6,7 +6,6 @@ from goae.build.measuring import (
     build_between,
     build_meters,
     build_reference,
-    chosen_metrics,
     networks_settings,
     present_hashes,
 )
@@ -62,7 +61,6 @@ __all__ = [
     "build_rival",
     "build_schedule",
     "build_stats",
-    "chosen_metrics",
     "codes_of",
     "for_training",
     "load_generator",

@@ -1,7 +1,6 @@
 """What measures."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +88,13 @@ def build_reference(config: MetricsConfig, folder: str, device: torch.device) ->
     raise ValueError(f"metrics.geometry is {config.geometry!r}; expected true, folder, mini or none")
 
 
-def chosen_metrics(config: MetricsConfig) -> dict[str, Any]:
-    """The choices without their paths."""
-    return {name: value for name, value in asdict(config).items() if not name.endswith("_path")}
-
-
 def networks_settings(config: MetricsConfig, networks: Networks) -> dict[str, Any]:
     """What the numbers depend on: the choices without their paths, and the hashes of what was found there."""
     hashes: dict[str, str] = {}
     for name in NETWORKS:
         hashes |= _network_hash(name, getattr(networks, name))
     folder = str(networks.reference.path) if isinstance(networks.reference, DepthFolder) else ""
-    return chosen_metrics(config) | hashes | _depth_hash(config, folder)
+    return config.chosen | hashes | _depth_hash(config, folder)
 
 
 def present_hashes(config: MetricsConfig, pseudo_depth: str, device: torch.device) -> dict[str, str]:

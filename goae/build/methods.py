@@ -1,7 +1,7 @@
 """The methods under test, by the names that scripts/eval_celebahq.py, eval_mead.py and tables.py take."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from goae.evaluation.timing import Steps, encoder_steps, goae_steps
 from goae.extractors.lpips import LPIPS
 from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter, read_generator
-from goae.models.goae import GOAE
+from goae.models.goae import GOAE, GOAEConfig
 from goae.models.latent_inverter import LatentInverter
 from goae.models.storage import read_model
 
@@ -35,6 +35,7 @@ class Tested:
     steps: Steps | None = None
     iterations: dict[str, int] | None = None  # of one inversion, at most; None: a method that does not optimise
     one_by_one: bool = False  # whether it works on one image after the other, so that batches would save nothing
+    defaults: dict[str, Any] = field(default_factory=dict)  # of groups in `settings`: see `completed`
 
     @property
     def optimises(self) -> bool:
@@ -140,7 +141,7 @@ def _refined(given: Given, inverter: Inverter) -> Tested:
         "refiner": module_hash(goae.afa),
         "goae": asdict(goae.config),
     }
-    return Tested(inverter, settings, partial(goae_steps, goae))
+    return Tested(inverter, settings, partial(goae_steps, goae), defaults={"goae": asdict(GOAEConfig())})
 
 
 def _rival(name: str, given: Given) -> Tested:
@@ -196,7 +197,7 @@ def _optimising(given: Given, method: Method[Any], config: Any, iterations: dict
         "perceptual": module_hash(given.lpips),
         "optimisation": asdict(config),
     }
-    return Tested(method, settings, iterations=iterations)
+    return Tested(method, settings, iterations=iterations, defaults={"optimisation": asdict(type(config)())})
 
 
 RIVALS = {"psp": "PSPEncoder", "e4e": "E4EEncoder", "ide3d": "IDE3DEncoder"}  # the class that a file must hold

@@ -1,7 +1,7 @@
 """Everything that is measured of a shown image: metrics against its target, geometry, features for set distances."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -39,6 +39,14 @@ class MetricsConfig:
             raise ValueError(f"metrics.geometry_sign is {self.geometry_sign!r}; expected one of {', '.join(SIGNS)}")
         if self.grid < 2:
             raise ValueError(f"metrics.grid is {self.grid}; expected at least 2")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The choices without their paths."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("_path")}
+
+
+METRICS = {"metrics": MetricsConfig().chosen}  # what is meant where stored settings lack one of them
 
 
 @dataclass(frozen=True)

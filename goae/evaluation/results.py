@@ -121,23 +121,30 @@ class Results:
         features = [found[int(row["task"]), int(row["place"])] for row in rows]
         return rows, torch.from_numpy(np.stack(features)) if features else torch.zeros(0, self.width)
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
+    def claim(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> None:
         """Note what the rows depend on, or check that those which are there depend on the same.
 
         Raises: ValueError listing each setting that differs.
         """
         if self._settings_path.exists():
-            self.check(settings)
+            self.check(settings, defaults=defaults)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         _replace(self._settings_path, (json.dumps(settings, indent=1) + "\n").encode())
 
-    def check(self, settings: Mapping[str, Any], *, besides: Sequence[str] = ()) -> None:
-        """Compare with what the stored rows depend on, but for the keys `besides`.
+    def check(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        besides: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Compare with what the stored rows depend on, but for the keys `besides`; `defaults` as of `completed`.
 
         Raises: ValueError listing each setting that differs.
         """
         stored, current = self.settings, json.loads(json.dumps(settings))
+        stored = completed(stored, json.loads(json.dumps(defaults or {})))
         differ = [
             f"{key}: {stored.get(key)!r} there, {current.get(key)!r} now"
             for key in sorted((stored | current).keys() - {*besides})
@@ -162,6 +169,22 @@ class Results:
 
     def _binaries(self) -> list[Path]:
         return [self.folder / f"{self.name}.features", *sorted(self.folder.glob(f"{self.name}.part*.features"))]
+
+
+def completed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings with what came later in their groups, at its default, by which nothing changed when it came.
+
+    Args:
+        defaults: of whole groups, which may hold groups; of those that `settings` has, what they lack is taken.
+    """
+
+    def filled(stored: Any, default: Any) -> Any:
+        if not isinstance(stored, dict) or not isinstance(default, dict):
+            return stored
+        return {**default, **{key: filled(value, default.get(key)) for key, value in stored.items()}}
+
+    found: dict[str, Any] = {key: filled(value, defaults.get(key)) for key, value in settings.items()}
+    return found
 
 
 def module_hash(module: nn.Module) -> str:

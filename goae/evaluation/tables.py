@@ -12,7 +12,9 @@ from goae.evaluation.cells import (
     row_values,
     split_column,
 )
+from goae.evaluation.measuring import METRICS
 from goae.evaluation.paper_tables import INPUT_VIEW, TABLE_2, W_VARIANTS, PaperTable
+from goae.evaluation.results import completed
 from goae.evaluation.stored import Stored, tasks_of
 
 SHARED = ("generator", "images", "num_tasks", "resolution", "metric_resolution", "metrics", "yaws", "inputs")
@@ -146,7 +148,8 @@ def facts(table: PaperTable, rows: Mapping[str, Measured]) -> dict[str, Any]:
 def check_shared(runs: Sequence[Stored]) -> None:
     """Raises: ValueError unless all runs were measured on the same images with the same metrics."""
     for run in runs[1:]:
-        differ = [key for key in SHARED if run.settings.get(key) != runs[0].settings.get(key)]
+        ours, first = (completed(which.settings, METRICS) for which in (run, runs[0]))
+        differ = [key for key in SHARED if ours.get(key) != first.get(key)]
         if differ:
             raise ValueError(
                 f"{run.folder} ({run.method}) and {runs[0].folder} ({runs[0].method}) differ in "

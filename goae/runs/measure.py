@@ -13,7 +13,7 @@ from rich.progress import Progress
 from goae import build
 from goae.config import ProtocolConfig
 from goae.data.datasets import PosedImages
-from goae.evaluation.measuring import Measures
+from goae.evaluation.measuring import METRICS, Measures
 from goae.evaluation.protocols import COLUMNS, Task, chunks, measure_images, measure_method
 from goae.evaluation.results import Results
 from goae.evaluation.runner import machine, write_json
@@ -100,8 +100,9 @@ def check_complete(config: ProtocolConfig, present: dict[str, Any], fabric: "Fab
     for name in config.methods:
         tested, results = build.build_method(name, given), Results.stored(config.folder, name)
         stored, chosen = results.settings, chosen_settings(config) | tested.settings
-        metrics = stored["metrics"] | build.chosen_metrics(config.metrics) | present["metrics"]
-        results.check(stored | chosen | present | {"metrics": metrics} | drawn_settings(config, tested))
+        metrics = stored["metrics"] | config.metrics.chosen | present["metrics"]
+        current = stored | chosen | present | {"metrics": metrics} | drawn_settings(config, tested)
+        results.check(current, defaults=METRICS | tested.defaults)
 
 
 def open_job(config: ProtocolConfig, fabric: "Fabric") -> Job:
@@ -119,7 +120,7 @@ def measure_real(job: Job) -> Results:
     """The features of the images themselves."""
     targets = sorted({i for task in job.tasks for i in task.targets})
     real = Results(job.config.folder, "images", ["target"], width=sum(job.widths), places=1)
-    done = prepare(real, job.settings, job.fabric)
+    done = prepare(real, job.settings, job.fabric, METRICS)
     todo = job.share(range(len(targets)), job.config.batch_size, done)
     rank, device = job.fabric.global_rank, job.fabric.device
     measure_images(job.images, targets, todo, job.measures, real, rank=rank, device=device)
@@ -136,9 +137,9 @@ def measure_one(job: Job, name: str, tested: build.Tested, real: Results | None)
         settings |= {"subset": [job.tasks[i].source for i in numbers]}
     if real is None:
         if fabric.is_global_zero:
-            results.check(settings, besides=FREE)
+            results.check(settings, besides=FREE, defaults=METRICS | tested.defaults)
         return
-    done = prepare(results, settings, fabric)
+    done = prepare(results, settings, fabric, METRICS | tested.defaults)
     todo = job.share(numbers, 1 if tested.one_by_one else config.batch_size, done)
     with Progress(console=Console(stderr=True), disable=not fabric.is_global_zero) as bar:
         shown = bar.add_task(name, total=sum(len(chunk) for chunk in todo))
@@ -187,10 +188,10 @@ class Cost:
         self.began = now
 
 
-def prepare(results: Results, settings: dict[str, Any], fabric: "Fabric") -> set[int]:
+def prepare(results: Results, settings: dict[str, Any], fabric: "Fabric", defaults: dict[str, Any]) -> set[int]:
     """Claim and merge what is there, on one process before all others read it. Returns: the complete tasks."""
     if fabric.is_global_zero:
-        results.claim(settings)
+        results.claim(settings, defaults=defaults)
         results.merge()
     fabric.barrier()
     done = results.merge()  # nothing is left to merge: every process reads the same

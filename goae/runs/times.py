@@ -22,7 +22,7 @@ def time_method(
     config: ProtocolConfig, name: str, tested: build.Tested, images: PosedImages, device: torch.device
 ) -> None:
     """Write `<method>.time.json`, unless it is there."""
-    wanted = conditions(config, tested)
+    wanted = conditions(config, name, tested)
     if wanted["timing_images"] and not holds(time_path(config.folder, name), wanted):
         write_json(seconds_of(tested, images, wanted, device), time_path(config.folder, name))
 
@@ -36,7 +36,7 @@ def time_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> None:
         given, (images, _) = given_of(config, device), open_tasks(config)
         for name in config.methods:
             tested = build.build_method(name, given)
-            wanted = conditions(config, tested)
+            wanted = conditions(config, name, tested)
             if wanted["timing_images"]:
                 found = seconds_of(tested, images, wanted, device)
                 write_json(found | began, time_path(config.folder, name))
@@ -48,7 +48,7 @@ def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> boo
     for config in jobs:
         given = given_of(config, device)
         for name in config.methods:
-            path, wanted = time_path(config.folder, name), conditions(config, build.build_method(name, given))
+            path, wanted = time_path(config.folder, name), conditions(config, name, build.build_method(name, given))
             if not wanted["timing_images"]:
                 continue
             if not holds(path, wanted):
@@ -57,9 +57,13 @@ def _timed_together(jobs: Sequence[ProtocolConfig], device: torch.device) -> boo
     return len(passes) <= 1 and None not in passes
 
 
-def conditions(config: ProtocolConfig, tested: build.Tested) -> dict[str, Any]:
-    """What a time depends on besides the machine: how many images, after how many inversions, the method's settings."""
-    settings = json.dumps(tested.settings, sort_keys=True)
+def conditions(config: ProtocolConfig, name: str, tested: build.Tested) -> dict[str, Any]:
+    """What a time depends on besides the machine: how many images, after how many inversions, the method's settings.
+
+    Those stand as beside the rows, which were compared with the method's and may lack what came later.
+    """
+    stored = _read(config.folder / f"{name}.settings.json")
+    settings = json.dumps({key: stored.get(key, value) for key, value in tested.settings.items()}, sort_keys=True)
     made = {"settings_sha256": hashlib.sha256(settings.encode()).hexdigest()}
     if tested.optimises:
         return made | {"timing_images": config.subset.timing_images, "warm_up": min(1, config.warm_up)}

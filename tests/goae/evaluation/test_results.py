@@ -90,6 +90,18 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         found.claim({"batch_size": 5, "yaws": [60.0, 0.0]})
 
 
+def test_a_setting_that_came_later_is_at_its_default(tmp_path: Path) -> None:
+    """Of groups that are stored, at any level; another value than the default is another setting."""
+    defaults = {"goae": {"mix": {"oob": "drop", "sigma": 1.5}, "glass": 0.0}, "optimisation": {"steps": 3}}
+    found = results(tmp_path)
+    found.claim({"goae": {"mix": {"oob": "clamp"}}})
+    found.check({"goae": {"mix": {"oob": "clamp", "sigma": 1.5}, "glass": 0.0}}, defaults=defaults)
+    with pytest.raises(ValueError, match=r"goae: .*'sigma': 1\.5.* there, .*'sigma': 2\.0.* now"):
+        found.check({"goae": {"mix": {"oob": "clamp", "sigma": 2.0}, "glass": 0.0}}, defaults=defaults)
+    with pytest.raises(ValueError, match=r"goae: .*'oob': 'clamp'.* there, .*'oob': 'drop'.* now"):
+        found.claim(defaults, defaults=defaults)
+
+
 def test_a_hash_sees_every_weight() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
