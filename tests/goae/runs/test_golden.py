@@ -53,6 +53,13 @@ def deviations(expected: Any, found: Any, path: str = "", *, absolute: float = A
         yield f"{path} is {found!r}, was {expected!r}"
 
 
+def compare(expected: Any, found: Any, *, absolute: float = ABSOLUTE) -> None:
+    """Fail with the first deviations."""
+    told = list(deviations(expected, found, absolute=absolute))
+    if told:
+        pytest.fail("\n".join([f"{len(told)} deviations from what is committed:", *told[:20]]), pytrace=False)
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -135,12 +142,12 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("number", TABLES)
 def test_tables_come_again_from_stored_results(again: Path, number: int) -> None:
-    assert not list(deviations(read_table(ROOT / MINI, number), read_table(again, number)))
-    assert not list(deviations(read_csv(ROOT / MINI, number), read_csv(again, number)))
+    compare(read_table(ROOT / MINI, number), read_table(again, number))
+    compare(read_csv(ROOT / MINI, number), read_csv(again, number))
 
 
 def test_claims_come_again_from_the_tables(again: Path) -> None:
-    assert not list(deviations(read_claims(ROOT / MINI), read_claims(again), absolute=PRINTED))
+    compare(read_claims(ROOT / MINI), read_claims(again), absolute=PRINTED)
 
 
 def test_nothing_that_was_measured_is_changed(again: Path) -> None:
@@ -208,7 +215,7 @@ def test_stored_results_are_those_of_the_shipped_weights(tmp_path: Path) -> None
     assert list(measured) == ["IDE-3D", "pSp-3D", "e4e-3D", "Ours-w+", "Ours"]
     for method, values in measured.items():
         ours = {column: {"ours": cell["ours"]} for column, cell in before[method]["values"].items()}
-        assert not list(deviations(ours, values, method))
+        compare({method: ours}, {method: values})
 
 
 def forget_settings(run: Path) -> None:
