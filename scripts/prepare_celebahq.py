@@ -5,7 +5,8 @@
 
 CROPS is a folder or zip with what EG3D's preprocessing makes of CelebA-HQ: 512² crops named as the images, and
 dataset.json with their cameras. The test list follows from two files that come with CelebA-HQ and CelebA, or is given
-by --list, one image name a line. With CelebA's --identities, intervals are over persons instead of images.
+by --list, one image name a line. With CelebA's --identities, intervals are over persons instead of images. Mirrored
+copies (X_mirror.png, or by --copies) are never drawn.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from goae.data.subsets import Download, celebahq_entries, celebahq_test
 from goae.errors import one_paragraph
-from goae.runs.prepare import argument_parser, prepare
+from goae.runs.prepare import argument_parser, drop_copies, prepare
 
 
 def main() -> None:
@@ -21,8 +22,10 @@ def main() -> None:
     with one_paragraph():
         download = Download(args.images)
         wanted = _wanted(args)
-        entries, counts = celebahq_entries(download.posed, wanted, num=args.num, seed=args.seed)
-        settings = {"set": "celebahq", "seed": args.seed, **counts}
+        listed = [name for name in download.posed if Path(name).stem in wanted]
+        originals, dropped = drop_copies(download, listed, args.copies)
+        entries, counts = celebahq_entries(originals, wanted, num=args.num, seed=args.seed)
+        settings = {"set": "celebahq", "seed": args.seed, **counts, **dropped}
         prepare(download, entries, Path(args.out), settings, args)
 
 

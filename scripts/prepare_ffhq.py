@@ -3,12 +3,13 @@
     python scripts/prepare_ffhq.py --images FFHQ_512.zip --out data/ffhq
 
 FFHQ_512.zip, or a folder, is what EG3D's data preparation makes of FFHQ: 512² crops and dataset.json with their
-cameras. A mirrored copy, told by --mirror-suffix, follows its original into train and is left out of val.
+cameras. Mirrored copies and replicas, whatever their names (--copies), follow their image into train and are left out
+of val.
 """
 
 from goae.data.subsets import Download, ffhq_entries
 from goae.errors import one_paragraph
-from goae.runs.prepare import prepare_splits, split_parser
+from goae.runs.prepare import prepare_splits, search, split_parser
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     args = parser.parse_args()
     with one_paragraph():
         download = Download(args.images)
-        found = ffhq_entries(download.posed, num=args.num, mirror_suffix=args.mirror_suffix, seed=args.seed)
+        found = ffhq_entries(search(download, download.posed, args.copies), num=args.num, seed=args.seed)
         prepare_splits("ffhq", download, *found, args)
 
 

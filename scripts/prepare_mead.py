@@ -4,7 +4,8 @@
 
 CROPS is a folder or zip with what EG3D's preprocessing makes of single frames of the videos: 512² crops, and
 dataset.json with their cameras. Which person, view and frame an image shows is read from its name by --pattern; by
-default PERSON/VIEW/FRAME.png, where FRAME (which may have slashes) is equal in all views of a moment.
+default PERSON/VIEW/FRAME.png, where FRAME (which may have slashes) is equal in all views of a moment. Mirrored copies
+(X_mirror.png, or by --copies) are never drawn.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from goae.data.subsets import Download, mead_entries
 from goae.errors import one_paragraph
-from goae.runs.prepare import argument_parser, prepare
+from goae.runs.prepare import argument_parser, drop_copies, prepare
 
 VIEWS = ("left_60", "left_30", "front", "right_30", "right_60")
 PATTERN = r"(?P<person>[^/]+)/(?P<view>[^/]+)/(?P<frame>.+)\.[a-z]+"
@@ -23,8 +24,9 @@ def main() -> None:
     with one_paragraph():
         download = Download(args.images)
         choice = {"pattern": args.pattern, "views": args.views, "persons": args.persons, "frames": args.frames}
-        entries, counts = mead_entries(download.posed, **choice, seed=args.seed)
-        settings = {"set": "mead", "seed": args.seed, "views": args.views, **counts}
+        originals, dropped = drop_copies(download, download.posed, args.copies)
+        entries, counts = mead_entries(originals, **choice, seed=args.seed)
+        settings = {"set": "mead", "seed": args.seed, "views": args.views, **counts, **dropped}
         prepare(download, entries, Path(args.out), settings, args)
 
 

@@ -155,13 +155,14 @@ def _read_labels(source: Source, names: list[str], radius: float | None) -> Tens
     for name in names:
         if labels.get(name) is None:
             raise ValueError(f"{name} has no label in {where}; add it, or remove the image")
-        rows.append(_check_numbers(labels[name], f"the label of {name} in {where}"))
+        rows.append(check_numbers(labels[name], f"the label of {name} in {where}"))
     table = torch.tensor(rows, dtype=torch.float64)
     _check_cameras(table, names, where, radius)
     return table.to(torch.float32)
 
 
-def _check_numbers(label: Any, what: str) -> list[float]:
+def check_numbers(label: Any, what: str) -> list[float]:
+    """The 25 numbers of a label; ValueError naming `what` if it is anything else."""
     if not isinstance(label, list) or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in label):
         raise ValueError(
             f"{what} is not a list of numbers; expected {LABEL_LENGTH}: cam2world 4x4, then intrinsics 3x3"

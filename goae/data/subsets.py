@@ -2,8 +2,8 @@
 
 What is read is a folder or zip after EG3D's preprocessing: crops, and `dataset.json` with their cameras. What is
 written is a zip that `PosedImages` reads, and a manifest beside it: seed, counts, and every file with its origin and
-SHA-256. A manifest that is there already must come out the same. Images without a label, on which pose estimation
-failed, are not drawn; the counts tell how many could be.
+SHA-256. A manifest that is there already must come out the same, apart from counts that it lacks. Images without a
+label, on which pose estimation failed, are not drawn; the counts tell how many could be.
 """
 
 import hashlib
@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from goae.data.datasets import IMAGE_SUFFIXES, PosedImages
+from goae.data.copies import KEPT, Copies
+from goae.data.datasets import IMAGE_SUFFIXES, PosedImages, check_numbers
 from goae.data.sources import open_source
 
 TEST = 2  # CelebA's partition file: 0 training, 1 validation, 2 test
@@ -52,7 +53,11 @@ class Download:
         if not names:
             raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}; check the path")
         self.names = names
-        self.labels: dict[str, list[float]] = {n: labels[n] for n in names if labels.get(n) is not None}
+        self.labels: dict[str, list[float]] = {
+            n: check_numbers(labels[n], f"the label of {n} in dataset.json of {path}")
+            for n in names
+            if labels.get(n) is not None
+        }
 
     @property
     def posed(self) -> list[str]:
@@ -94,8 +99,18 @@ def celebahq_test(mapping: str, partition: str) -> dict[int, str]:
 def celebahq_entries(
     posed: Sequence[str], wanted: Mapping[str, int | None], *, num: int, seed: int
 ) -> tuple[list[Entry], dict[str, int]]:
-    """Images whose stem is `wanted`, with the person it names if any; and counts for the manifest."""
-    by_stem = {PurePosixPath(name).stem: name for name in posed}
+    """Images whose stem is `wanted`, with the person it names if any; and counts for the manifest.
+
+    Raises: ValueError if there are too few, or two of one stem.
+    """
+    by_stem: dict[str, str] = {}
+    for name in posed:
+        stem = PurePosixPath(name).stem
+        if stem in wanted and by_stem.setdefault(stem, name) != name:
+            raise ValueError(
+                f"{by_stem[stem]} and {name} are two different images of one name, and the test list does not tell "
+                "which is meant; leave one out of the folder or zip"
+            )
     candidates = [stem for stem in wanted if stem in by_stem]
     entries = []
     for stem in draw(candidates, num, seed, "images of the test list"):
@@ -142,67 +157,50 @@ def mead_entries(
     return entries, {"persons": len(moments), "persons_with_enough_frames": len(enough), "unmatched": unmatched}
 
 
-def ffhq_entries(
-    posed: Sequence[str], *, num: int, mirror_suffix: str, seed: int
-) -> tuple[dict[str, list[Entry]], dict[str, int]]:
-    """Splits train and val, which holds out `num` images; mirrored copies as in `split_entries`.
+def ffhq_entries(copies: Copies, *, num: int, seed: int) -> tuple[dict[str, list[Entry]], dict[str, int]]:
+    """Splits train and val, which holds out `num` images; copies as in `split_entries`.
 
     Raises: ValueError if no image is left to train on, or none was asked for.
     """
-    originals, copy_of = mirrored(posed, mirror_suffix)
-    if not 0 < num < len(originals):
-        raise ValueError(f"{num} of {len(originals)} images with a camera label cannot be held out; change --num")
-    return split_entries(originals, copy_of, {"val": num}, seed)
+    if not 0 < num < len(copies.groups):
+        raise ValueError(f"{num} of {len(copies.groups)} images with a camera label cannot be held out; change --num")
+    return split_entries(copies, {"val": num}, seed)
 
 
-def afhq_entries(
-    posed: Sequence[str], *, mirror_suffix: str, seed: int
-) -> tuple[dict[str, list[Entry]], dict[str, int]]:
-    """Splits train, val and test at 8:1:1 of the images; mirrored copies as in `split_entries`.
+def afhq_entries(copies: Copies, *, seed: int) -> tuple[dict[str, list[Entry]], dict[str, int]]:
+    """Splits train, val and test at 8:1:1 of the images without copies; copies as in `split_entries`.
 
     Raises: ValueError for fewer than three images.
     """
-    originals, copy_of = mirrored(posed, mirror_suffix)
-    if len(originals) < 3:
-        raise ValueError(f"{len(originals)} images cannot be split in three; expected at least 3 with a camera label")
-    tenth = max(1, round(len(originals) / 10))
-    return split_entries(originals, copy_of, {"test": tenth, "val": tenth}, seed)
-
-
-def mirrored(posed: Sequence[str], suffix: str) -> tuple[list[str], dict[str, str]]:
-    """Images that are no mirrored copies, sorted, and the copy of each that has one.
-
-    Args:
-        suffix: end of the stem of a mirrored copy; empty: there are none.
-    Raises: ValueError for a copy without its original.
-    """
-    copies = {n for n in posed if suffix and PurePosixPath(n).stem.endswith(suffix)}
-    originals = set(posed) - copies
-    copy_of: dict[str, str] = {}
-    for copy in sorted(copies):
-        path = PurePosixPath(copy)
-        original = path.with_name(path.stem.removesuffix(suffix) + path.suffix).as_posix()
-        if original not in originals:
-            raise ValueError(f"{copy} is a mirrored copy of {original}, which is not there; check --mirror-suffix")
-        copy_of[original] = copy
-    return sorted(originals), copy_of
+    num = len(copies.groups)
+    if num < 3:
+        raise ValueError(f"{num} images cannot be split in three; expected at least 3 with a camera label")
+    tenth = max(1, round(num / 10))
+    return split_entries(copies, {"test": tenth, "val": tenth}, seed)
 
 
 def split_entries(
-    originals: Sequence[str], copy_of: Mapping[str, str], held_out: Mapping[str, int], seed: int
+    copies: Copies, held_out: Mapping[str, int], seed: int
 ) -> tuple[dict[str, list[Entry]], dict[str, int]]:
     """The held-out splits, drawn in the order of their sizes, and `train`, the rest; counts for the manifest.
 
-    Mirrored copies follow theirs into train and are else dropped.
+    A held-out image loses its copies; a training image keeps them.
     """
-    order = [originals[i] for i in np.random.RandomState(seed).permutation(len(originals))]
+    order = [copies.groups[i] for i in np.random.RandomState(seed).permutation(len(copies.groups))]
     parts: dict[str, list[str]] = {}
     for split, num in held_out.items():
-        parts[split], order = order[:num], order[num:]
-    kept = [copy_of[n] for n in order if n in copy_of]
-    parts["train"] = order + kept
+        parts[split], order = [group[0] for group in order[:num]], order[num:]
+    parts["train"] = [name for group in order for name in group]
     splits = {split: [Entry(n, n, {}) for n in sorted(names)] for split, names in parts.items()}
-    return splits, {"originals": len(originals), "mirrored_copies_dropped": len(copy_of) - len(kept)}
+    mirrored, replicas = (len(kind.intersection(parts["train"])) for kind in (copies.mirrored, copies.replicas))
+    counts = {
+        "originals": len(copies.groups),
+        "mirrored_copies_dropped": len(copies.mirrored) - mirrored,
+        "replicas_dropped": len(copies.replicas) - replicas,
+        KEPT: mirrored,
+        "replicas_in_train": replicas,
+    }
+    return splits, counts
 
 
 def write_set(
@@ -226,8 +224,8 @@ def write_set(
         for e in entries
     ]
     manifest = json.dumps({**settings, "num_images": len(files), "files": files}, indent=1) + "\n"
-    if manifest_path.exists() and manifest_path.read_text() != manifest:
-        raise ValueError(f"{manifest_path} lists another choice: {_difference(manifest_path.read_text(), manifest)}")
+    if manifest_path.exists() and (difference := _difference(manifest_path.read_text(), manifest)):
+        raise ValueError(f"{manifest_path} lists another choice: {difference}")
     if path.exists():
         _check_existing(path, manifest)
         if not manifest_path.exists():
@@ -260,18 +258,18 @@ def _check_existing(path: Path, manifest: str) -> None:
             found = archive.read("manifest.json").decode()
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path} was not written by this script ({error}); move it away and run again") from error
-    if found != manifest:
-        raise ValueError(f"{path} holds another choice: {_difference(found, manifest)}; move it away and run again")
+    if difference := _difference(found, manifest):
+        raise ValueError(f"{path} holds another choice: {difference}; move it away and run again")
 
 
 def _difference(stored: str, current: str) -> str:
-    """The first thing in which two manifests differ."""
+    """The first thing in which two manifests differ, or nothing. Counts that an older one lacks are no difference."""
     old, new = json.loads(stored), json.loads(current)
-    for key in [k for k in sorted(old.keys() | new.keys()) if k != "files"]:
+    for key in [k for k in sorted({"num_images", *old}) if k != "files"]:
         if old.get(key) != new.get(key):
             return f"{key} is {old.get(key)!r} there, {new.get(key)!r} now"
     pairs = zip(old["files"], new["files"], strict=True)
-    return next(f"{a} there, {b} now" for a, b in pairs if a != b)
+    return next((f"{a} there, {b} now" for a, b in pairs if a != b), "")
 
 
 def _people(entries: Sequence[Entry]) -> bytes:

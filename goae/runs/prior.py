@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from goae import build
 from goae.config import PriorConfig, claim_run, to_plain
+from goae.data.copies import warn_of_mirrored_copies
 from goae.data.datasets import PosedImages
 from goae.evaluation.distribution import (
     DistributionConfig,
@@ -52,6 +53,8 @@ def train_prior(config: PriorConfig, failure: Failure | None = None) -> Path:
     check_splits({name: fits[name] for name in todo}, fabric.world_size)
     lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
+    if config.data.mirror and fabric.is_global_zero:
+        warn_of_mirrored_copies(images)
     active = fabric.is_global_zero and failure is None
     tracker = Tracker(config.run_dir, config.logging, active=active, settings=to_plain(config))
     stage: Stage

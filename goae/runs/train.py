@@ -9,6 +9,7 @@ from torch import nn
 
 from goae import build
 from goae.config import TrainConfig, claim_run, to_plain
+from goae.data.copies import warn_of_mirrored_copies
 from goae.evaluation.results import module_hash
 from goae.evaluation.validation import Validation
 from goae.loading import save_encoder, save_refiner
@@ -112,6 +113,8 @@ def fit_stage(
     cfg = fit_config(config, stage.name)
     data = config.data
     images = open_images(config, data.train)
+    if data.mirror and fabric.is_global_zero:
+        warn_of_mirrored_copies(images)
     held_out = open_images(config, data.validation)
     shown = [held_out[i] for i in range(min(NUM_PREVIEWS, len(held_out)))]
     validation = Validation(

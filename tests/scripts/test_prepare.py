@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from standins import write_crops
+from standins import write_crops, zip_crops
 
+from goae.data.copies import Copies
 from goae.data.datasets import PosedImages
 from goae.data.subsets import afhq_entries, celebahq_test, draw, ffhq_entries, mead_entries
 from goae.evaluation.protocols import People, novel_view_tasks
@@ -34,8 +35,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def celeba(tmp_path: Path) -> list[str]:
-    """Six images of which 1, 2, 3 and 5 are in the test partition, and pose estimation failed on 5."""
-    crops = write_crops(tmp_path / "crops", [f"{i}.png" for i in range(6)], side=SIDE, unposed=["5.png"])
+    """Six images and their mirrored copies: 1, 2, 3 and 5 are tests, and pose estimation failed on 5."""
+    names = [f"{i}{end}.png" for i in range(6) for end in ("", "_mirror")]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE, unposed=["5.png", "5_mirror.png"])
     files = [f"{100 + i:06d}.jpg" for i in range(6)]
     mapping = ["idx  orig_idx  orig_file"] + [f"{i}  {99 + i}  {file}" for i, file in enumerate(files)]
     (tmp_path / "mapping.txt").write_text("\n".join(mapping) + "\n")
@@ -106,8 +108,9 @@ def test_celebas_files_are_checked() -> None:
 
 
 def test_mead(tmp_path: Path, run: Run) -> None:
-    """Two persons with three moments, one of which lacks a view."""
-    names = [f"{p}/{v}/happy/{k}.png" for p in ("M003", "W009") for v in VIEWS for k in range(3)]
+    """Two persons with three moments, one of which lacks a view; copies beside all of them."""
+    ends = [f"{k}{end}" for k in range(3) for end in ("", "_mirror")]
+    names = [f"{p}/{v}/happy/{end}.png" for p in ("M003", "W009") for v in VIEWS for end in ends]
     crops = write_crops(tmp_path / "crops", names, side=SIDE, unposed=["M003/front/happy/1.png"])
     out = tmp_path / "test.zip"
     arguments = ["--images", crops, "--out", out, "--persons", 2]
@@ -118,6 +121,7 @@ def test_mead(tmp_path: Path, run: Run) -> None:
     manifest = json.loads((tmp_path / "test.manifest.json").read_text())
     sources = {entry["name"]: entry["source"] for entry in manifest["files"]}
     assert not any("M003" in source and source.endswith("/1.png") for source in sources.values())
+    assert not any("_mirror" in source for source in sources.values()) and manifest["copies_left_out"] == 30
     for task in tasks:
         origins = [sources[found.names[i]].split("/") for i in (task.source, *task.targets)]
         assert len({(person, frame) for person, _, _, frame in origins}) == 1  # one moment
@@ -141,36 +145,115 @@ def test_the_papers_numbers_of_mead() -> None:
     assert entries != mead_entries(names, pattern=PATTERN, views=VIEWS, persons=43, frames=5, seed=2)[0]
 
 
-def test_afhq_splits_and_keeps_mirrored_copies_out_of_the_tests(tmp_path: Path, run: Run) -> None:
-    names = [f"{i}{end}.png" for i in range(20) for end in ("", "_mirror")]
-    crops = write_crops(tmp_path / "crops", names, side=SIDE)
-    run("prepare_afhq", "--images", crops, "--out", tmp_path / "cats")
-    splits = {s: set(PosedImages(tmp_path / "cats" / f"{s}.zip", SIDE).names) for s in ("train", "val", "test")}
-    assert {s: len(found) for s, found in splits.items()} == {"train": 32, "val": 2, "test": 2}
-    stems = {s: {name.removesuffix(".png").removesuffix("_mirror") for name in found} for s, found in splits.items()}
-    assert set.union(*stems.values()) == {str(i) for i in range(20)} and sum(map(len, stems.values())) == 20
-    assert json.loads((tmp_path / "cats" / "val.manifest.json").read_text())["mirrored_copies_dropped"] == 4
-    with pytest.raises(ValueError, match="which is not there"):
-        afhq_entries(["a.png", "b.png", "c.png", "d_mirror.png"], mirror_suffix="_mirror", seed=0)
+def twins(name: str) -> int:
+    """The number of the image that an entry shows, where the preparation wrote every image and then its copy."""
+    return int(name.removesuffix(".png")[-8:]) // 2
+
+
+@pytest.fixture
+def renamed(tmp_path: Path) -> Path:
+    """Forty images and their mirrored copies, with the names that the data set tool gives."""
+    names = [f"{i:02d}{end}.png" for i in range(40) for end in ("", "_mirror")]
+    return zip_crops(write_crops(tmp_path / "crops", names, side=SIDE), tmp_path / "crops.zip")
+
+
+def test_afhq_keeps_renamed_copies_out_of_the_tests(tmp_path: Path, renamed: Path, run: Run) -> None:
+    text = run("prepare_afhq", "--images", renamed, "--out", tmp_path / "cats")
+    assert "80 images, 40 without copies; 40 mirrored copies and 0 replicas" in text
+    assert "32 go to train with their images, and 8 of held-out images are left out" in text
+    splits = {s: PosedImages(tmp_path / "cats" / f"{s}.zip", SIDE).names for s in ("train", "val", "test")}
+    assert {s: len(names) for s, names in splits.items()} == {"train": 64, "val": 4, "test": 4}
+    shown = {s: {twins(name) for name in names} for s, names in splits.items()}
+    assert set.union(*shown.values()) == set(range(40)) and sum(map(len, shown.values())) == 40
+    assert all(int(name[-5]) % 2 == 0 for name in (*splits["val"], *splits["test"]))  # the images, not their copies
+    manifest = json.loads((tmp_path / "cats" / "val.manifest.json").read_text())
+    assert (manifest["mirrored_copies_dropped"], manifest["mirrored_copies_in_train"]) == (8, 32)
     with pytest.raises(ValueError, match="cannot be split"):
-        afhq_entries(["a.png", "b.png"], mirror_suffix="", seed=0)
+        afhq_entries(Copies([["a.png"], ["b.png"]]), seed=0)
 
 
-def test_ffhq_holds_images_out_by_the_seed(tmp_path: Path, run: Run) -> None:
-    names = [f"00000/img{i:08d}{end}.png" for i in range(8) for end in ("", "_mirror")]
-    crops = write_crops(tmp_path / "crops", names, side=SIDE)
-    arguments = ["--images", crops, "--out", tmp_path / "ffhq", "--num", 3]
+def test_ffhq_holds_images_out_by_the_seed(tmp_path: Path, renamed: Path, run: Run) -> None:
+    arguments = ["--images", renamed, "--out", tmp_path / "ffhq", "--num", 3]
     run("prepare_ffhq", *arguments)
-    train, val = (set(PosedImages(tmp_path / "ffhq" / f"{split}.zip", SIDE).names) for split in ("train", "val"))
-    assert (len(train), len(val)) == (10, 3) and not any("_mirror" in name for name in val)
-    held_out = {name.removesuffix(".png") for name in val}
-    assert not any(name.removesuffix(".png").removesuffix("_mirror") in held_out for name in train)
+    train, val = (PosedImages(tmp_path / "ffhq" / f"{split}.zip", SIDE).names for split in ("train", "val"))
+    assert (len(train), len(val)) == (74, 3)
+    assert not {twins(name) for name in train} & {twins(name) for name in val}
     manifest = json.loads((tmp_path / "ffhq" / "val.manifest.json").read_text())
     assert (manifest["set"], manifest["num_images"], manifest["mirrored_copies_dropped"]) == ("ffhq", 3, 3)
     assert "complete already" in run("prepare_ffhq", *arguments)
     assert "seed is 0 there, 1 now" in run("prepare_ffhq", *arguments, "--seed", 1, fails=True)
     with pytest.raises(ValueError, match="2 of 2 images with a camera label cannot be held out"):
-        ffhq_entries(["a.png", "b.png"], num=2, mirror_suffix="", seed=0)
+        ffhq_entries(Copies([["a.png"], ["b.png"]]), num=2, seed=0)
+
+
+def test_rebalanced_ffhq_keeps_replicas_together(tmp_path: Path, run: Run) -> None:
+    ends = ["", *(f"_{k:02d}" for k in range(1, 8))]
+    names = [f"img{i}{mirror}{end}.png" for i in range(8) for mirror in ("", "_mirror") for end in ends[: 1 + i]]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE)
+    source = zip_crops(crops, tmp_path / "crops.zip")
+    text = run("prepare_ffhq", "--images", source, "--out", tmp_path / "ffhq", "--num", 3)
+    assert "72 images, 8 without copies; 36 mirrored copies and 28 replicas" in text
+    shown = [name.split("_")[0].removesuffix(".png") for name in sorted(names)]
+    train, val = (PosedImages(tmp_path / "ffhq" / f"{split}.zip", SIDE).names for split in ("train", "val"))
+    people = [{shown[int(name.removesuffix(".png")[-8:])] for name in part} for part in (train, val)]
+    assert len(val) == len(people[1]) == 3 and len(people[0]) == 5 and not people[0] & people[1]
+
+
+def test_names_of_the_preparation_give_the_draw_of_before(tmp_path: Path, run: Run) -> None:
+    """Manifests that were written when copies were known by `_mirror` alone stay good."""
+    names = [f"00000/img{i:08d}{end}.png" for i in range(8) for end in ("", "_mirror")]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE)
+    arguments = ["--images", crops, "--out", tmp_path / "ffhq", "--num", 3]
+    run("prepare_ffhq", *arguments)
+    path = tmp_path / "ffhq" / "val.manifest.json"
+    manifest = json.loads(path.read_text())
+    assert [entry["name"] for entry in manifest["files"]] == [f"00000/img{i:08d}.png" for i in (1, 2, 6)]
+    for key in ("replicas_dropped", "mirrored_copies_in_train", "replicas_in_train"):
+        del manifest[key]  # which were not told then
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    assert "val.zip: 3 images, complete already" in run("prepare_ffhq", *arguments)
+    manifest["files"][0]["sha256"] = "0"
+    path.write_text(json.dumps(manifest))
+    assert "lists another choice" in run("prepare_ffhq", *arguments, fails=True)
+
+
+def test_twins_by_label_that_differ_in_pixels_are_refused(tmp_path: Path, renamed: Path, run: Run) -> None:
+    crops = tmp_path / "crops"
+    content = json.loads((crops / "dataset.json").read_text())
+    content["labels"] = [[f"{i}.png", label] for i, (_, label) in enumerate(content["labels"])]
+    strangers = write_crops(tmp_path / "strangers", [name for name, _ in content["labels"]], side=SIDE)
+    (strangers / "dataset.json").write_text(json.dumps(content))
+    arguments = ["--images", strangers, "--out", tmp_path / "cats"]
+    text = run("prepare_afhq", *arguments, fails=True)
+    assert "80 of 80 images" in text and "no two of them agree" in text and "--copies none" in text
+    assert not (tmp_path / "cats").exists()
+    assert "80 images, 80 without copies" in run("prepare_afhq", *arguments, "--copies", "none")
+    arguments[-1] = tmp_path / "others"
+    assert "80 images, 40 without copies" in run("prepare_afhq", *arguments, "--copies", "labels")
+
+
+def test_protocols_take_no_copy_of_another_name(tmp_path: Path, run: Run) -> None:
+    """Renamed copies are found by pixels, and two different images of one name are named."""
+    names = [f"{i}{end}.png" for i in range(4) for end in ("", "_mirror")]
+    crops = write_crops(tmp_path / "crops", names, side=SIDE)
+    content = (crops / "dataset.json").read_text()
+    for i in range(4):
+        (crops / f"{i}_mirror.png").rename(crops / f"{i}-flip.png")
+    (crops / "dataset.json").write_text(content.replace("_mirror", "-flip"))
+    (tmp_path / "list.txt").write_text("\n".join(f"{i}{end}.png" for i in range(4) for end in ("", "-flip")))
+    arguments = ["--images", crops, "--list", tmp_path / "list.txt", "--out", tmp_path / "test.zip"]
+    assert "4 images of the test list" not in run("prepare_celebahq", *arguments, "--num", 4)
+    assert PosedImages(tmp_path / "test.zip", SIDE).names == [f"{i}.png" for i in range(4)]
+    crops = write_crops(tmp_path / "both", ["a/0.png", "b/0.png", "1.png"], side=SIDE)
+    text = run("prepare_celebahq", "--images", crops, *arguments[2:], "--num", 1, fails=True)
+    assert "a/0.png and b/0.png are two different images of one name" in text
+
+
+def test_the_mirror_suffix_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("prepare_afhq", "--images", tmp_path, "--mirror-suffix", "_mirror") == 2
+    assert "--mirror-suffix: it was removed" in capsys.readouterr().err
+    assert run_script("prepare_ffhq", "--help") == 0
+    assert "removed: --copies finds copies" in " ".join(capsys.readouterr().out.split())
 
 
 def test_draws_depend_on_the_seed_alone() -> None:
