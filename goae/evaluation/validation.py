@@ -32,9 +32,10 @@ class Validation:
         self.resolution, self.batch_size, self.refine = resolution, batch_size, refine
 
     @torch.no_grad()
-    def __call__(self, module: nn.Module) -> dict[str, float]:
+    def __call__(self, module: nn.Module, *, level: int | None = None) -> dict[str, float]:
+        """`level` of progressive training is the one that an encoder is measured at; None: the last."""
         with self._using(module):
-            return self._measure()
+            return self._measure(level)
 
     @contextmanager
     def _using(self, module: nn.Module) -> Iterator[None]:
@@ -47,7 +48,7 @@ class Validation:
         finally:
             setattr(self.goae, name, own)
 
-    def _measure(self) -> dict[str, float]:
+    def _measure(self, level: int | None) -> dict[str, float]:
         self.goae.eval()
         sums: dict[str, float] = {}
         for start in range(0, len(self.samples), self.batch_size):
@@ -55,12 +56,12 @@ class Validation:
             device = self.goae.generator.w_avg.device
             image = torch.stack([s["image"] for s in chunk]).to(device)
             c = torch.stack([s["c"] for s in chunk]).to(device)
-            for name, value in self._metrics(image, c).items():
+            for name, value in self._metrics(image, c, level).items():
                 sums[name] = sums.get(name, 0.0) + float(value.sum())
         return {name: value / len(self.samples) for name, value in sums.items()}
 
-    def _metrics(self, image: Tensor, c: Tensor) -> dict[str, Tensor]:
-        shown = self.goae(image, c).view.image if self.refine else self.goae.invert_w(image, c).view.image
+    def _metrics(self, image: Tensor, c: Tensor, level: int | None) -> dict[str, Tensor]:
+        shown = (self.goae(image, c) if self.refine else self.goae.invert_w(image, c, stage=level)).view.image
         shown, image = pooled(shown.clamp(-1, 1), self.resolution), pooled(image, self.resolution)
         values = {"mse": mse(shown, image), "psnr": psnr(shown, image)}
         return values | ({"lpips": self.lpips(shown, image)} if self.lpips else {})

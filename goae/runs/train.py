@@ -16,10 +16,12 @@ from goae.loading import save_encoder, save_refiner
 from goae.models.afa import AFA
 from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
+from goae.models.pyramid_encoder import E4EEncoder
 from goae.models.storage import read_model
 from goae.runs.setup import check_order, check_splits, launch, open_batches, open_images, stack, trained, unfinished
 from goae.runs.sources import claim_sources
 from goae.states import load_strictly
+from goae.training.encoder_stage import EncoderStage
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
@@ -67,6 +69,8 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
     for name in todo:
         if name == "encoder":
             stage = build.build_encoder_stage(config, goae, perception, fabric.device)
+            if fabric.is_global_zero:
+                warn_of_untrained_rows(stage)
         else:
             assert isinstance(goae, GOAE)  # no other method has the stage
             path = trained(config, "encoder")
@@ -97,6 +101,21 @@ def warn_of_random_backbone(config: TrainConfig) -> None:
             "paths.backbone=weights/%s",
             name,
             FILES[name],
+        )
+
+
+def warn_of_untrained_rows(stage: EncoderStage) -> None:
+    """Say so where stage 1 ends before progressive training has reached the last rows, which all jobs on it read."""
+    steps, encoder = stage.config.fit.steps, stage.goae.encoder
+    level = stage.schedule(max(steps - 1, 0))
+    if level < encoder.last_stage:
+        log.warning(
+            "stage 1 ends at step %d with %d of %d rows of ws trained; encoder.safetensors is read with all of them. "
+            "Give more steps (stages.encoder.fit.steps), or unlock rows earlier (%s)",
+            *(steps, encoder.active_rows(level), encoder.num_ws),
+            "rival.unlock_start, rival.unlock_every"
+            if isinstance(encoder, E4EEncoder)
+            else "stages.encoder.stage_steps",
         )
 
 
@@ -135,12 +154,17 @@ def fit_stage(
             fabric=fabric,
             seed=config.seed,
             preview=stack(shown),
-            evaluate=validation,
+            evaluate=lambda module: validation(module, level=trained_level(stage)),
             tracker=tracker,
             export=lambda module, path: export(module, path, goae),
             trace=batches.trace,
             failure=failure,
         )
+
+
+def trained_level(stage: Stage) -> int | None:
+    """The level of progressive training that stage 1 is measured at; None in stage 2, whose encoder has all rows."""
+    return stage.trained_level if isinstance(stage, EncoderStage) else None
 
 
 def objective(config: TrainConfig) -> float:

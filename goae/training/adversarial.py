@@ -108,6 +108,7 @@ class AdversarialStage:
     name = "adversarial"
     main = "generator"
     preview_columns = 2 * len(YAWS)
+    complete = True
 
     def __init__(
         self,

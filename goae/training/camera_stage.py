@@ -65,6 +65,7 @@ class CameraStage:
     name = "camera"
     main = "regressor"
     preview_columns = 2
+    complete = True
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class EncoderStage:
         self.goae, self.discriminator, self.image_losses = goae, discriminator, image_losses
         self.background, self.config, self.schedule = background, config, schedule
         self.modules: dict[str, nn.Module] = {"encoder": goae.encoder, "discriminator": discriminator}
-        self.level = 0
+        self.level = self.trained_level = 0
         slots = config.fit.batch_size // config.fit.micro
         self.pools = [(CodePool(config.adversary.pool), CodePool(config.adversary.pool)) for _ in range(slots)]
         self.phases = self._phases()
@@ -93,12 +93,20 @@ class EncoderStage:
     def begin(self, step: int) -> None:
         """Train mode, and the progressive level of `step` (App. A)."""
         self.level = self.schedule(step)
+        self.trained_level = self.schedule(
+            max(step - 1, 0)
+        )  # of the last update: later rows are untrained before `step`
         self.goae.encoder.train()
         self.discriminator.train()
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last update was at the last level."""
+        return self.trained_level == self.goae.encoder.last_stage
+
     def preview(self, batch: Batch) -> Tensor:
-        """Input, W+ inversion, two more views, depth."""
-        return preview(self.goae, batch, refine=False)
+        """Input, W+ inversion at the level that is trained, two more views, depth."""
+        return preview(self.goae, batch, refine=False, level=self.trained_level)
 
     def slot_state(self) -> dict[int, Any]:
         """The code pools of all slots; those of slots that other processes work on are empty here."""

@@ -111,7 +111,8 @@ def fit(
     Args:
         fetch: (step, slot) -> the micro-batch at that place, with `cfg.micro` images.
         preview: the batch shown in the image grids.
-        evaluate: the main module, or its average -> validation metrics; `cfg.monitor` picks the best.
+        evaluate: the main module, or its average -> validation metrics; `cfg.monitor` picks the best
+            once the stage is complete.
         export: writes the module to a path, for `run_dir/<stage>.safetensors` and `<stage>-best.safetensors`.
         trace: (step, slot) -> what the micro-batch is made of, for the record of a step that is not finite.
         failure: such a record; instead of training, its step is run again from the checkpoint before it, in
@@ -150,7 +151,7 @@ def fit(
         if evaluate and due(step, cfg.evaluate_every, last):
             metrics = fabric.broadcast(evaluate(shown))  # rank 0 decides for all what is best
             tracker.scalars(step, {f"val/{name}": value for name, value in metrics.items()})
-            if metrics[cfg.monitor] < best:
+            if stage.complete and metrics[cfg.monitor] < best:
                 best = metrics[cfg.monitor]
                 on_rank_zero(fabric, partial(export, shown, run_dir / f"{stage.name}-best.safetensors"))
             stage.begin(step)

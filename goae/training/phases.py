@@ -60,6 +60,10 @@ class Stage(Protocol):
     main: str  # the module that is exported and averaged
     preview_columns: int
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of the main module is in training; before that no weights are taken for the best."""
+
     def begin(self, step: int) -> None:
         """Put modules into train or eval mode and apply schedules for `step`."""
 

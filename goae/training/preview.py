@@ -14,20 +14,23 @@ COLUMNS = 5
 YAWS = (-30.0, 30.0)  # degrees
 
 
-def preview(goae: LatentInverter, batch: dict[str, Tensor], *, refine: bool) -> Tensor:
-    """A row for each image: input, reconstruction, views from -30 and +30 degrees, depth: (B * 5, 3, H, W)."""
+def preview(goae: LatentInverter, batch: dict[str, Tensor], *, refine: bool, level: int | None = None) -> Tensor:
+    """A row for each image: input, reconstruction, views from -30 and +30 degrees, depth: (B * 5, 3, H, W).
+
+    `level` of progressive training is the one that encodes; None: the last.
+    """
     training = {module: module.training for module in goae.children()}
     for module in training:
         module.eval()
-    pictures = _pictures(goae, batch["image"], batch["c"], refine)
+    pictures = _pictures(goae, batch["image"], batch["c"], refine, level)
     for module, mode in training.items():
         module.train(mode)
     return torch.stack(pictures, 1).flatten(0, 1)
 
 
 @torch.no_grad()
-def _pictures(goae: LatentInverter, image: Tensor, c: Tensor, refine: bool) -> list[Tensor]:
-    code = goae.invert_w(image, c)
+def _pictures(goae: LatentInverter, image: Tensor, c: Tensor, refine: bool, level: int | None) -> list[Tensor]:
+    code = goae.invert_w(image, c, stage=level)
     planes, own = code.planes, code.view
     if refine:
         assert isinstance(goae, GOAE)  # a rival has no second stage

@@ -82,6 +82,7 @@ class WarmStartStage:
     name = "warm_start"
     main = "generator"
     preview_columns = 4
+    complete = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class RefinerStage:
     name = "refiner"
     main = "refiner"
     preview_columns = COLUMNS
+    complete = True
 
     def __init__(
         self, goae: GOAE, image_losses: ImageLosses, background: BackgroundDepth | None, config: RefinerStageConfig

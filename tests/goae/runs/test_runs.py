@@ -26,6 +26,7 @@ from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, 
 from goae.data.datasets import PosedImages
 from goae.editing.directions import EditConfig
 from goae.evaluation.table_notes import trained_note
+from goae.evaluation.validation import Validation
 from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
@@ -33,7 +34,7 @@ from goae.runs.evaluate import build_metrics, evaluate
 from goae.runs.invert import find_images, invert, open_inverter, read_cameras
 from goae.runs.prior import train_prior
 from goae.runs.report import report
-from goae.runs.setup import check_splits, device_of, launch, run_inverter
+from goae.runs.setup import check_splits, device_of, launch, run_encoder, run_inverter
 from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
@@ -118,6 +119,27 @@ def test_training_leaves_weights_metrics_and_pictures(trained: TrainConfig) -> N
     noted = {s: set(json.loads((trained.run_dir / f"{s}.sources.json").read_text())) for s in ("encoder", "refiner")}
     assert noted["encoder"] == {"generator", "canonical statistics"}
     assert noted["refiner"] == {"generator", "encoder", "canonical statistics"}
+
+
+def test_validation_of_stage_one_is_at_the_level_that_is_trained(
+    world: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The curve is that of the base code alone; there is no best encoder and a warning until all rows are trained."""
+    given = ["run=levels", "stage=encoder", "stages.encoder.stage_steps=[5,6,7]"]
+    short = tiny(world, *given, "stages.encoder.fit.steps=2")
+    train(short)
+    assert "ends at step 2 with 1 of 8 rows of ws trained" in caplog.text
+    assert not (short.run_dir / "encoder-best.safetensors").exists()
+    inverter = run_encoder(short).goae
+    images = PosedImages(world["data"], 32)
+    samples = [images[i] for i in range(short.validation.num_images)]
+    validation = Validation(inverter, samples, None, resolution=32, batch_size=2, refine=False)
+    logged = read_metrics(short.run_dir, "encoder")[-1]["val/mse"]
+    assert logged == pytest.approx(validation(inverter.encoder, level=0)["mse"], rel=1e-5)
+    assert logged != pytest.approx(validation(inverter.encoder)["mse"], rel=1e-3)
+    caplog.clear()
+    train(tiny(world, *given, "stages.encoder.fit.steps=9"))
+    assert "rows of ws trained" not in caplog.text and (short.run_dir / "encoder-best.safetensors").exists()
 
 
 def test_renders_are_clamped_before_they_are_averaged(world: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ class Toy:
     name = "toy"
     main = "net"
     preview_columns = 2
+    complete = True
 
     def __init__(self, slots: int = 2, poison: int | range = -1, lr: float = 1e-2, planted: str = "loss") -> None:
         torch.manual_seed(0)
@@ -101,6 +102,15 @@ def test_stop_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
         for n in ("whole", "parts")
     ]
     assert logged[0] == logged[1]
+
+
+def test_weights_of_an_incomplete_stage_are_not_the_best(tmp_path: Path) -> None:
+    stage = Toy()
+    stage.complete = False
+    run(stage, tmp_path, 4, evaluate_every=1)
+    assert (tmp_path / "toy.safetensors").exists() and not (tmp_path / "toy-best.safetensors").exists()
+    run(Toy(), tmp_path, 6, evaluate_every=1)
+    assert (tmp_path / "toy-best.safetensors").exists()
 
 
 def test_average_survives_a_restart(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_rows_are_unlocked_by_the_schedule() -> None:
     assert terms == [level > 0 for level in levels]
 
 
+def test_previews_show_the_rows_that_are_trained() -> None:
+    stage = rival_stage("e4e")
+    seen = []
+    for garbage in (0.0, 1e3):
+        with torch.no_grad():
+            for style in stage.goae.encoder.pyramid.styles[3:]:
+                style.linear.bias += garbage
+        stage.begin(8)  # where row 3 is unlocked
+        assert (stage.level, stage.trained_level, stage.complete) == (3, 2, False)
+        seen.append(stage.preview(batch()))
+    assert torch.equal(*seen)
+    stage.begin(9)
+    assert not torch.equal(stage.preview(batch()), seen[0])
+
+
 @pytest.mark.parametrize("name", ["d", "r1"])
 def test_discriminator_phases_train_the_discriminator_and_leave_statistics(name: str) -> None:
     """BatchNorm is in training mode; the encoder's own phase alone moves its running statistics."""

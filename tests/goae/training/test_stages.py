@@ -9,9 +9,11 @@ import torch
 from tiny import tiny_goae, tiny_images, tiny_labels
 from torch import Tensor, nn
 
+from goae.evaluation.validation import Validation
 from goae.losses.image import ImageLosses, ImageWeights
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
 from goae.models.encoder import stage_at
+from goae.runs.train import trained_level
 from goae.training.background import BackgroundConfig, BackgroundDepth
 from goae.training.canonical import CanonicalStats
 from goae.training.encoder_stage import EncoderStage, EncoderStageConfig, LatentAdversaryConfig
@@ -91,6 +93,41 @@ def test_levels_follow_the_schedule() -> None:
     assert levels == [0, 1, 2, 2, 3]
     stage.begin(0)
     assert "dw" not in phase(stage, "e").losses(batch(), Draw(0, 0, 0))
+
+
+def plant_garbage(encoder: nn.Module, levels: tuple[str, ...]) -> None:
+    """Large weights in all parts of these levels, as if they had never been trained."""
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if any(level in name for level in levels):
+                parameter.mul_(30).add_(1)
+
+
+@pytest.mark.parametrize(
+    ("step", "untrained"),
+    [(0, ("coarse", "mid", "fine")), (2, ("coarse", "mid", "fine")), (3, ("mid", "fine")), (6, ("fine",)), (7, ())],
+)
+def test_previews_and_validation_see_the_rows_that_are_trained(step: int, untrained: tuple[str, ...]) -> None:
+    """The level of the last update: at a threshold itself the next rows have not been trained yet."""
+    stage = encoder_stage(stage_steps=[2, 4, 5])
+    samples = [{"image": image, "c": c} for image, c in zip(*batch().values(), strict=True)]
+    validation = Validation(stage.goae, samples, None, resolution=32, batch_size=2, refine=False)
+
+    def seen() -> tuple[Tensor, dict[str, float]]:
+        stage.begin(step)
+        return stage.preview(batch()), validation(stage.goae.encoder, level=trained_level(stage))
+
+    pictures, values = seen()
+    with torch.no_grad():
+        code = stage.goae.eval().invert_w(**batch(), stage=stage.trained_level)
+    assert torch.equal(pictures[1::5], code.view.image)
+    assert values["mse"] == pytest.approx(float((code.view.image.clamp(-1, 1) - batch()["image"]).square().mean()))
+    plant_garbage(stage.goae.encoder, untrained)
+    again, unchanged = seen()
+    assert torch.equal(again, pictures) and unchanged == values
+    assert stage.complete == (not untrained)
+    plant_garbage(stage.goae.encoder, ("coarse", "mid", "fine")[: 3 - len(untrained)] or ("base",))
+    assert seen()[1] != values
 
 
 def test_background_is_measured_at_its_interval() -> None:
