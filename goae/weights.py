@@ -44,7 +44,7 @@ KEYS = {
     "facenet": "metrics.identity_independent_path, perception.identity_path, identity_path",
     "arcface": "perception.identity_path, metrics.identity_path, identity_path",
     "parser": "perception.background_path, rivals.parts_path, networks.background_path",
-    "segmenter": "perception.background_path, rivals.parts_path",
+    "segmenter": "perception.background_path, rivals.parts_path, networks.background_path",
 }
 
 

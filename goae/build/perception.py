@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,11 @@ def build_background(config: PerceptionConfig, device: torch.device) -> Backgrou
     """(image, depth) of a front view -> mask, 1 where it is background."""
     if config.background == "depth":
         return lambda image, depth: background_by_depth(depth, config.background_depth)
-    networks = {"parser": FaceParser, "segmenter": Segmenter, "mini": MiniPerception}
+    networks: dict[str, Callable[[str | None], FaceParser | Segmenter | MiniPerception]] = {
+        "parser": FaceParser,
+        "segmenter": partial(Segmenter, subject=config.background_subject),
+        "mini": MiniPerception,
+    }
     if config.background not in networks:
         raise ValueError(f"perception.background is {config.background!r}; expected parser, segmenter, mini or depth")
     network = networks[config.background](config.background_path or None).to(device)

@@ -31,6 +31,8 @@ def mask_of(config: TrainConfig) -> str:
     rule = config.perception.background
     if rule == "depth":
         rule += f" beyond {config.perception.background_depth:g}"
+    if rule == "segmenter" and config.perception.background_subject != "cat":  # statistics of before name no subject
+        rule += f" of {config.perception.background_subject}"
     return f"{rule}, shrunk by {config.canonical.erode}"
 
 

@@ -198,6 +198,8 @@ def _tuned(key: str) -> bool:
 def _free(key: str, config: RunConfig) -> bool:
     if key.startswith("rival.") and isinstance(config, TrainConfig) and config.method == "goae":
         return True  # not used; runs from before there were rivals go on
+    if key == "perception.background_subject" and isinstance(config, TrainConfig):
+        return config.perception.background != "segmenter"  # not used
     if any(key == name or key.startswith(f"{name}.") for name in FREE):
         return True
     return ".fit." in key and key.rsplit(".", 1)[-1] in FREE_FIT

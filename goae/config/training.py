@@ -50,7 +50,9 @@ class PerceptionConfig:
     identity_path: str = ""
     background: str = "parser"  # parser | segmenter | mini | depth; which pixels of a front view are background
     background_path: str = ""
-    background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray
+    background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray; for tests, since
+    # what lies before it is never pulled back
+    background_subject: str = "cat"  # of `segmenter`, what is not background: cat | animal, any animal it knows
 
 
 @dataclass

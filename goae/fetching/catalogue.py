@@ -127,7 +127,7 @@ _ASSETS: dict[str, Asset] = {
         restricted=True,
     ),
     "segmenter": Asset(
-        "general segmenter with a cat class (DeepLabV3, VOC classes)",
+        "general segmenter (DeepLabV3, VOC classes; background mask of experiment=afhq_cat)",
         "BSD-3-Clause; trained on COCO, whose pictures have terms of their own",
         Address(
             "https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",

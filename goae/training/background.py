@@ -28,6 +28,10 @@ class BackgroundConfig:
         if self.erode < 0 or self.every < 1:
             raise ValueError(f"background.erode is {self.erode} and every is {self.every}; expected >= 0 and >= 1")
 
+    def weights(self, weight: float) -> dict[str, float]:
+        """Weights of what `BackgroundDepth` returns; the mask's share is only logged."""
+        return {"bg": weight * self.every, "bg_share": 0.0}
+
 
 class BackgroundDepth:
     """L_BG of tri-planes: depth and background mask of their front view against D_avg (Sec. 4.1)."""
@@ -44,8 +48,12 @@ class BackgroundDepth:
 
     def __call__(
         self, planes: Tensor, ws: Tensor, uniforms: torch.Generator | None, resolution: int | None = None
-    ) -> Tensor:
-        """The loss of planes (B, 3, C, P, P); ws (B, num_ws, w_dim) only feed the image that is segmented."""
+    ) -> dict[str, Tensor]:
+        """Terms of planes (B, 3, C, P, P); ws (B, num_ws, w_dim) only feed the image that is segmented.
+
+        Returns: `bg`, the loss, and `bg_share`, the share of pixels that the mask holds; at 0 the loss is 0 whatever
+            the depth is.
+        """
         c0 = canonical_label().to(planes.device).expand(len(planes), -1)
         front = self.generator.render(planes, c0, resolution=resolution, uniforms=uniforms)
         with torch.no_grad():
@@ -53,7 +61,8 @@ class BackgroundDepth:
             background = self.segment(image, front.image_depth)
         depth = front.image_depth
         mask = background_mask(background, depth.shape[-1], self.config.erode)
-        return background_depth(depth, mask, self._reference(depth), kind=self.config.loss)
+        loss = background_depth(depth, mask, self._reference(depth), kind=self.config.loss)
+        return {"bg": loss, "bg_share": mask.mean()}
 
     def _reference(self, depth: Tensor) -> Tensor:
         d_avg = self.d_avg.to(depth)

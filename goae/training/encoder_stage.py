@@ -128,8 +128,8 @@ class EncoderStage:
                 Phase("d", [self.discriminator], optimizer, {"real": 1.0, "fake": 1.0}, self._discriminator_losses),
                 Phase("r1", [self.discriminator], optimizer, {"r1": float(every)}, self._r1, every),
             ]
-        background = self.config.bg * self.config.background.every
-        weights = self.config.weights.as_dict() | {"adv": self.config.adv, "bg": background, "dw": self.config.dw}
+        background = self.config.background.weights(self.config.bg)
+        weights = self.config.weights.as_dict() | background | {"adv": self.config.adv, "dw": self.config.dw}
         optimizer = build_optimizer(self.config.optimizer, self.goae.encoder.parameters())
         return [*phases, Phase("e", [self.goae.encoder], optimizer, weights, self._encoder_losses)]
 
@@ -180,7 +180,7 @@ class EncoderStage:
         if self.config.adv:
             terms["adv"] = adversarial.encoder_adversarial(self.discriminator, ws, rows)
         if self.background and draw.step % self.config.background.every == 0:
-            terms["bg"] = self.background(code.planes, ws, uniforms, resolution)
+            terms |= self.background(code.planes, ws, uniforms, resolution)
         if self.config.dw and rows > 1:
             terms["dw"] = latent.delta_w(ws, rows, self.config.dw_norm)
         return terms

@@ -34,8 +34,8 @@ class Draw:
 class Phase:
     """One update: `losses` gives named unweighted scalars, summed with `weights`, followed by `optimizer`.
 
-    Terms whose weight is 0 are left out by `losses`, so that they cost nothing. `every` is the interval in steps; the
-    phase rests before the step `first`.
+    Terms whose weight is 0 are left out by `losses`, so that they cost nothing, but for what is only logged. `every`
+    is the interval in steps; the phase rests before the step `first`.
     """
 
     name: str

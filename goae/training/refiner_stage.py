@@ -47,7 +47,7 @@ class RefinerStage:
     ) -> None:
         self.goae, self.image_losses, self.background, self.config = goae, image_losses, background, config
         self.modules: dict[str, nn.Module] = {"refiner": goae.afa}
-        weights = config.weights.as_dict() | {"bg": config.bg * config.background.every, "df": config.df}
+        weights = config.weights.as_dict() | config.background.weights(config.bg) | {"df": config.df}
         optimizer = build_optimizer(config.optimizer, goae.afa.parameters())
         self.phases = [Phase("afa", [goae.afa], optimizer, weights, self._losses)]
 
@@ -79,7 +79,7 @@ class RefinerStage:
         view = self.goae.render(mixed.planes, code.ws, c, resolution=resolution, uniforms=uniforms)
         terms = self.image_losses(view.image, image)
         if self.background and draw.step % self.config.background.every == 0:
-            terms["bg"] = self.background(mixed.planes, code.ws, uniforms, resolution)
+            terms |= self.background(mixed.planes, code.ws, uniforms, resolution)
         if self.config.df:
             terms["df"] = latent.delta_features(refined.features.x, code.features.x, self.config.df_norm)
         return terms

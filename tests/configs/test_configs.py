@@ -9,6 +9,7 @@ from composing import CONFIGS, composed, composed_as, composed_by_hydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
+from goae.build import mask_of
 from goae.config import (
     METHODS,
     RANDOM,
@@ -109,7 +110,8 @@ def test_cats_name_their_mask_rule_and_identity_network() -> None:
     """R34 and the choices for cats."""
     made = config("experiment=afhq_cat")
     assert (made.stages.encoder.fit.steps, made.stages.refiner.fit.steps) == (200_000, 150_000)
-    assert (made.perception.background, made.perception.identity) == ("depth", "none")
+    assert (made.perception.background, made.perception.identity) == ("segmenter", "none")
+    assert made.perception.background_subject == "animal"
     assert made.stages.encoder.weights.id == made.stages.refiner.weights.id == 0.0
     assert made.generator.avg_camera_pivot == [0.0, 0.0, -0.06]
 
@@ -283,6 +285,27 @@ def test_what_moves_the_numbers_is_noted_with_its_step(tmp_path: Path) -> None:
     assert read_changes(made.run_dir, "refiner") == [precision | {"step": 2}, clipping | {"step": 2}]
     claimed(tmp_path, "precision=bf16-mixed")
     assert read_changes(made.run_dir, "refiner") == [precision | {"step": 2}]  # taken back before a step was trained
+
+
+def test_runs_from_before_the_segmenter_had_a_subject_keep_their_mask(tmp_path: Path) -> None:
+    """With the rule by depth the subject is not used; with the segmenter it was the cat."""
+
+    def started(*overrides: str) -> TrainConfig:
+        made = claimed(tmp_path, "experiment=afhq_cat", *overrides)
+        path = made.run_dir / "config.yaml"
+        stored = yaml.safe_load(path.read_text())
+        del stored["perception"]["background_subject"]
+        path.write_text(yaml.safe_dump(stored))
+        return made
+
+    by_depth, cat = "perception.background=depth", "perception.background_subject=cat"
+    assert mask_of(started(by_depth)) == "depth beyond 3, shrunk by 1"
+    claimed(tmp_path, "experiment=afhq_cat", by_depth)
+    assert mask_of(started(cat, "run=cat")) == "segmenter, shrunk by 1"
+    claimed(tmp_path, "experiment=afhq_cat", cat, "run=cat")
+    with pytest.raises(ValueError, match="background_subject: 'cat' in the run, 'animal' now"):
+        claimed(tmp_path, "experiment=afhq_cat", "run=cat")
+    assert mask_of(config("experiment=afhq_cat")) == "segmenter of animal, shrunk by 1"
 
 
 def test_files_may_move_but_not_come_or_go(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 
 from goae.extractors.bisenet import BiSeNet
 from goae.extractors.parsing import (
-    VOC_CAT,
     FaceParser,
     Segmenter,
     background_by_depth,
@@ -74,19 +73,24 @@ def test_wrong_sizes_and_files_are_refused(parser_file: Path, tmp_path: Path, mo
 
 
 def test_the_segmenter_keeps_its_subject(tmp_path: Path) -> None:
+    """VOC: 0 background, 8 cat, 12 dog, 15 person, 18 sofa."""
     network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
-    for layer in (network.classifier[-1],):  # the same answer everywhere: cat
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        layer.bias.data[VOC_CAT] = 1.0
+    torch.nn.init.zeros_(network.classifier[-1].weight)  # the same answer everywhere
     torch.save(network.state_dict(), tmp_path / "segmenter.pth")
     image = torch.zeros(1, 3, 32, 32)
-    parts = Segmenter(tmp_path / "segmenter.pth", size=64).parts(image)
-    assert parts.shape == (1, 21, 64, 64) and (parts.argmax(1) == VOC_CAT).all()
-    assert float(Segmenter(tmp_path / "segmenter.pth", size=64).background(image).mean()) == 0.0
-    assert float(Segmenter(tmp_path / "segmenter.pth", subject=15, size=64).background(image).mean()) == 1.0
-    with pytest.raises(ValueError, match="subject 21"):
-        Segmenter(tmp_path / "segmenter.pth", subject=21)
+    for subject, kept in (("cat", [8]), ("animal", [8, 12])):
+        segmenter = Segmenter(tmp_path / "segmenter.pth", subject, size=64)
+        for seen in (0, 8, 12, 15, 18):
+            segmenter.network.classifier[-1].bias.data = torch.eye(21)[seen]
+            mask = segmenter.background(image)
+            assert mask.shape == (1, 1, 32, 32) and float(mask.mean()) == float(seen not in kept)
+    parts = segmenter.parts(image)
+    assert parts.shape == (1, 21, 64, 64) and (parts.argmax(1) == 18).all()
+
+
+def test_an_unknown_subject_is_refused() -> None:
+    with pytest.raises(ValueError, match="subject is 'sofa'; expected one of cat, animal"):
+        Segmenter(subject="sofa")
 
 
 def test_the_rule_on_depth() -> None:

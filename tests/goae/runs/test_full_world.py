@@ -20,6 +20,7 @@ from eg3d.generator import TriPlaneGenerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.models.segmentation import deeplabv3_resnet50
 
 from goae.config import TrainConfig
 from goae.data.datasets import PosedImages
@@ -88,17 +89,18 @@ def write_generator(config: TrainConfig, path: Path) -> TriPlaneGenerator:
     return generator
 
 
-def write_perception(folder: Path) -> list[str]:
+def write_perception(folder: Path, background: str) -> list[str]:
     """Files with random weights of the real perception networks; the overrides that name them."""
     torch.manual_seed(1)
     trunk = {n: t for n, t in lpips.build("alex").state_dict().items() if n.startswith("net.")}
     save_file({n: t.contiguous() for n, t in trunk.items()}, folder / "alexnet.safetensors")
     torch.save(IRSE50().state_dict(), folder / "model_ir_se50.pth")
-    parser = BiSeNet()
+    network = BiSeNet() if background == "parser" else deeplabv3_resnet50(weights_backbone=None, aux_loss=True)
+    last = network.conv_out.conv_out if background == "parser" else network.classifier[-1]
     with torch.no_grad():
-        parser.conv_out.conv_out.weight[0].abs_()  # class 0, the background, wins over features that are not negative
-    torch.save(parser.state_dict(), folder / "79999_iter.pth")
-    files = {"lpips": "alexnet.safetensors", "identity": "model_ir_se50.pth", "background": "79999_iter.pth"}
+        last.weight[0].abs_()  # class 0, the background, wins over features that are not negative
+    torch.save(network.state_dict(), folder / "background.pth")
+    files = {"lpips": "alexnet.safetensors", "identity": "model_ir_se50.pth", "background": "background.pth"}
     return [f"perception.{name}_path={folder / file}" for name, file in files.items()]
 
 
@@ -116,7 +118,7 @@ def configured(experiment: str, folder: Path) -> TrainConfig:
         TrainConfig,
         f"experiment={experiment}",
         *fit,
-        *write_perception(folder),
+        *write_perception(folder, "parser" if experiment == "ffhq" else "segmenter"),
         f"paths.runs={folder}",
         f"paths.generator={folder / 'generator.safetensors'}",
         f"data.train={write_images(folder / 'train', 2)}",
@@ -124,7 +126,6 @@ def configured(experiment: str, folder: Path) -> TrainConfig:
         "run=full",
         "device=cpu",
         "goae.mix.depth_resolution=64",
-        "perception.background_depth=2.5",  # cats; nothing of a random head lies beyond the distance of the recipe
         "validation.num_images=1",
         "validation.batch_size=1",
         "logging.progress=false",
@@ -143,7 +144,7 @@ def test_one_step_of_each_stage_and_an_inversion(experiment: str, folder: Path) 
         logged = {name: value for row in rows for name, value in row.items()}
         assert losses <= logged.keys()
         assert all(math.isfinite(logged[name]) for name in losses)
-        assert logged["e/bg" if stage == "encoder" else "afa/bg"] > 0  # the mask is not empty
+        assert logged["e/bg_share" if stage == "encoder" else "afa/bg_share"] > 0  # the mask is not empty
         validated = 2 if (experiment, stage) in VALIDATED else 0  # before and after the step
         assert sum("val/mse" in row for row in rows) == validated
         tensors = load_file(run_dir / f"{stage}.safetensors")

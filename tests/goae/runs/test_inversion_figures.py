@@ -133,7 +133,9 @@ def test_the_full_world_is_a_choice() -> None:
     assert list(faces.compared.values()) == [*rows.ide3d, *rows.psp, *rows.e4e, "pti", "pose_opt", *rows.full]
     assert faces.ours == rows.full[0] and not faces.cats and len(faces.edits) == 3
     assert cats.cats and not cats.edits and cats.ours == "afhq_cat-seed0"
-    assert cats.networks.background == composed_as(TrainConfig, "experiment=afhq_cat").perception.background
+    trained = composed_as(TrainConfig, "experiment=afhq_cat").perception
+    assert cats.networks.background == trained.background
+    assert cats.networks.background_subject == trained.background_subject
 
 
 def test_what_cannot_be_drawn_is_refused(given: list[str], tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_encoder_phase_gives_all_terms_and_trains_the_encoder_alone() -> None:
     stage = encoder_stage()
     stage.begin(10)
     found = phase(stage, "e").losses(batch(), Draw(0, 10, 0))
-    assert set(found) == {"l2", "adv", "bg", "dw"}
+    assert set(found) == {"l2", "adv", "bg", "bg_share", "dw"}
     assert all(torch.isfinite(v) and v.ndim == 0 for v in found.values())
     backward(found)
     assert gradients(stage.goae.encoder) > 0
@@ -176,7 +176,7 @@ def test_refiner_phase_trains_feature_alignment_alone() -> None:
     stage.begin(0)
     assert not stage.goae.encoder.training and stage.goae.afa.training
     found = stage.phases[0].losses(batch(), Draw(0, 0, 0))
-    assert set(found) == {"l2", "bg", "df"}
+    assert set(found) == {"l2", "bg", "bg_share", "df"}
     backward(found)
     assert gradients(stage.goae.afa) > 0
     assert gradients(stage.goae.encoder) == gradients(stage.goae.generator) == 0
@@ -198,8 +198,8 @@ def test_background_reference_may_be_a_map() -> None:
     scalar, mapped = background(generator), background(generator, BackgroundConfig(davg="map"))
     ws = generator.w_avg.expand(1, generator.num_ws, -1)
     planes = generator.planes(generator.features(ws, 8), ws)
-    assert torch.allclose(scalar(planes, ws, None), mapped(planes, ws, None))
-    assert torch.isfinite(mapped(planes, ws, None, 8))
+    assert torch.allclose(scalar(planes, ws, None)["bg"], mapped(planes, ws, None)["bg"])
+    assert torch.isfinite(mapped(planes, ws, None, 8)["bg"])
 
 
 @pytest.mark.parametrize("wrong", [{"loss": "l1"}, {"davg": "none"}, {"erode": -1}, {"every": 0}])
