@@ -126,8 +126,8 @@ def claim_run(config: RunConfig) -> None:
         if differ:
             lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
             raise ValueError(
-                f"The run {config.run_dir} was started with another configuration ({lines}). Choose another name with "
-                f"run=NAME, or delete the folder to start it again."
+                f"The run {config.run_dir} was started with another configuration ({lines}). Give its own values to "
+                f"go on, choose another name with run=NAME, or delete the folder to start it again."
             )
         tuned = [key for key in sorted(stored | current) if _tuned(key) and stored.get(key) != current.get(key)]
         note_changes(config.run_dir, {key: (stored.get(key), current.get(key)) for key in tuned})

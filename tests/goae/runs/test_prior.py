@@ -111,7 +111,7 @@ def test_images_without_factors_are_trained_from_scratch(tiny_data: Path, tmp_pa
     fit = ["stage=adversarial", "data.extras=[]", "adversarial.fit.steps=2", "run=scratch"]
     assert train(tmp_path, folder, *bridge, *fit).exists()
     first = logged(tmp_path / "scratch")[1]
-    assert {name for name in first if name.startswith("g/")} == {"g/adv"}
+    assert {name for name in first if name.startswith("g/")} == {"g/adv", "g/gradient"}
 
 
 def compared(weights: Path, images: Path, *more: str) -> Path:
