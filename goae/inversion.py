@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from eg3d.cameras import check_label
 from eg3d.checkpoint import generator_hash
+from eg3d.integrity import load_tensors, save_tensors
 from eg3d.nn.backbone import Features
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from goae.models.goae import GOAE
@@ -42,7 +41,9 @@ class Inversion:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with everything but the planes."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous().clone() for name in STORED}
-        save_file(tensors, path, metadata={"format": FORMAT, "generator": self.generator, "edited": str(self.edited)})
+        save_tensors(
+            tensors, path, metadata={"format": FORMAT, "generator": self.generator, "edited": str(self.edited)}
+        )
 
     @staticmethod
     def load(path: str | Path, inverter: "Inverter") -> "Inversion":
@@ -190,15 +191,11 @@ class Inverter:
 def read_stored(path: Path, *, saver: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a stored inversion, of whatever format; `saver` is what writes such files.
 
-    Raises: FileNotFoundError; ValueError if it is no safetensors file.
+    Raises: FileNotFoundError; ValueError if it is damaged, or no safetensors file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no inversion at {path}; `{saver}` writes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}; invert the image again") from error
+    return load_tensors(path, remedy="Invert the image again.")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str, bool]:

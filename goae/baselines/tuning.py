@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
-from safetensors.torch import save_file
+from eg3d.integrity import save_tensors
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import normalize
@@ -83,7 +83,7 @@ class Tuned:
             tensors |= {f"weights.{i}.{name}": tensor for name, tensor in weights.items()}
         stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         metadata = {"format": FORMAT, "generator": self.generator, "code_steps": str(self.code_steps)}
-        save_file(stored, path, metadata=metadata)
+        save_tensors(stored, path, metadata=metadata)
 
     @staticmethod
     def load(path: str | Path, generator: TriPlaneGenerator) -> "Tuned":

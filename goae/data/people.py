@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from eg3d.integrity import load_tensors, save_tensors
 from torch import Tensor
 
 from goae.data.cameras import labels_from_angles
@@ -86,9 +86,9 @@ def people_chunk(folder: Path, index: int, views: int, seed: int) -> People:
         people = render_people(index * CHUNK, CHUNK, views, seed)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(vars(people), temporary)
+        save_tensors(vars(people), temporary)
         temporary.replace(path)
-    return People(**load_file(path))
+    return People(**load_tensors(path, remedy="Delete it: it is rendered again.")[0])
 
 
 def join_people(chunks: list[People]) -> People:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from eg3d.integrity import append_checksum, verify
 from torch import Tensor
 
 from goae.models.goae import GOAE
@@ -30,11 +31,12 @@ def load_direction(path: str | Path, *, num_ws: int, w_dim: int) -> Tensor:
     Reads NumPy arrays and torch files whatever their suffix says (some released .npy files are torch archives), of
     shape (1, num_ws, w_dim), (num_ws, w_dim) or (w_dim,), the last for all rows alike. No code of the file is run.
 
-    Raises: FileNotFoundError; ValueError if it is no such array.
+    Raises: FileNotFoundError; ValueError if it is damaged, or no such array.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no edit direction at {path}; give a .npy or torch file with one array")
+    verify(path)
     direction = _read(path)
     if direction.numel() == w_dim:
         direction = direction.reshape(1, w_dim).expand(num_ws, w_dim)
@@ -79,7 +81,11 @@ def load_edit(edit: EditConfig, goae: GOAE, glasses: str = "") -> Tensor:
 def save_direction(normal: Tensor, step: float, path: Path, *, num_ws: int) -> None:
     """Write a direction (w_dim,) as the released files are: a NumPy array (1, num_ws, w_dim), the step its norm."""
     direction = (step * normal).float().cpu().expand(1, num_ws, -1)
-    np.save(path, direction.contiguous().numpy(), allow_pickle=False)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.save(file, direction.contiguous().numpy(), allow_pickle=False)
+    append_checksum(partial)
+    partial.replace(path)
 
 
 def _read(path: Path) -> Tensor:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
+from eg3d.integrity import save_tensors
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from goae.inversion import read_stored
@@ -30,7 +30,7 @@ def write_pictures(image: Tensor, first: int, folder: Path) -> None:
 def write_codes(codes: Tensor, generator: TriPlaneGenerator, folder: Path) -> None:
     """Write the codes (N, w_dim) of the pictures."""
     metadata = {"format": FORMAT, "generator": generator_hash(generator)}
-    save_file({"w": codes.cpu().contiguous()}, folder / CODES, metadata=metadata)
+    save_tensors({"w": codes.cpu().contiguous()}, folder / CODES, metadata=metadata)
 
 
 def read_codes(folder: Path, generator: TriPlaneGenerator) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from eg3d.integrity import verify
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     A dictionary with one entry `state_dict` is unwrapped, and a `module.` in front of every name dropped.
     Raises: ValueError if the file is damaged or holds more than tensors.
     """
+    verify(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

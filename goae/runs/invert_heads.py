@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
+from eg3d.integrity import load_tensors, save_tensors
 from rich.console import Console
 from rich.progress import Progress
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from goae.baselines.floors import AverageCode, MeanView, NearestView, StoredViews
@@ -131,19 +130,17 @@ def batch_key(method: LatentOptimization, batch: Batch) -> str:
 
 
 def _save_codes(ws: Tensor, path: Path, key: str) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({"ws": ws.cpu().contiguous()}, partial, metadata={"made_from": key})
-    partial.replace(path)
+    save_tensors({"ws": ws.cpu().contiguous()}, path, metadata={"made_from": key})
 
 
 def _load_codes(path: Path, key: str) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("made_from") != key:
-            raise ValueError(
-                f"{path} holds codes of other images, another generator or other settings; delete its folder to find "
-                f"them again, or choose another with output=FOLDER"
-            )
-        return file.get_tensor("ws")
+    tensors, metadata = load_tensors(path, remedy="Delete it to find its codes again.")
+    if metadata.get("made_from") != key:
+        raise ValueError(
+            f"{path} holds codes of other images, another generator or other settings; delete its folder to find them "
+            f"again, or choose another with output=FOLDER"
+        )
+    return tensors["ws"]
 
 
 @torch.no_grad()

@@ -117,8 +117,12 @@ def check_splits(fits: dict[str, FitConfig], num_processes: int) -> None:
 
 
 def check_order(config: TrainConfig, todo: list[str]) -> None:
-    """Raises: ValueError if stage 1 would go on although stage 2 was begun on what it had become."""
-    if "encoder" in todo and checkpoint.newest(config.run_dir / "checkpoints" / "refiner") is not None:
+    """Raises: ValueError if stage 1 would go on although stage 2 was begun on what it had become.
+
+    It may be trained again to where it was, which gives the same weights, if its last checkpoint or its file was lost.
+    """
+    first, second = (checkpoint.reached(config.run_dir / "checkpoints" / name) for name in ("encoder", "refiner"))
+    if "encoder" in todo and second is not None and (first is None or first < config.stages.encoder.fit.steps):
         raise ValueError(
             f"stage 1 of {config.run_dir} is to be trained further, but its stage 2 was begun on the encoder as it is. "
             f"Give the longer training another name with run=NAME, or delete checkpoints/refiner and refiner* there"

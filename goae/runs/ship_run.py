@@ -3,15 +3,18 @@
 import shutil
 from pathlib import Path
 
+from eg3d.integrity import write_sums
+
 from goae.config import TrainConfig, load_run, store_config
 from goae.models.storage import halve_model
 from goae.runs.setup import finished_stages, trained
 
 
 def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
-    """Write configuration, logs, and the weights of its finished stages in half precision. Returns: the files.
+    """Write configuration, logs, the weights of its finished stages in half precision, and their checksums.
 
     A stage 1 that the run took from another (`paths.encoder`) stays there.
+    Returns: the files.
     Raises: FileNotFoundError if it is no run folder or a stage has not finished; FileExistsError without `force`.
     """
     config = load_run(run_dir, TrainConfig)
@@ -29,4 +32,4 @@ def ship_run(run_dir: Path, output: Path, *, force: bool = False) -> list[Path]:
     for path in logs:
         shutil.copyfile(path, output / path.name)
     store_config(config)
-    return files
+    return [*files, write_sums(output)]

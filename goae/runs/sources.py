@@ -13,7 +13,7 @@ def claim_sources(run_dir: Path, stage: str, hashes: Mapping[str, str]) -> None:
     Raises: ValueError naming what is another one.
     """
     path = run_dir / f"{stage}.sources.json"
-    if path.exists() and checkpoint.newest(run_dir / "checkpoints" / stage) is not None:
+    if path.exists() and checkpoint.reached(run_dir / "checkpoints" / stage) is not None:
         stored = json.loads(path.read_text())
         differ = [name for name in sorted(stored) if stored[name] != hashes.get(name)]
         if differ:

@@ -11,8 +11,7 @@ import torch
 from eg3d.cameras import canonical_label
 from eg3d.checkpoint import generator_hash
 from eg3d.generator import TriPlaneGenerator
-from safetensors import safe_open
-from safetensors.torch import save_file
+from eg3d.integrity import load_tensors, save_tensors
 from torch import Tensor
 
 from goae.losses.depth import background_mask
@@ -43,23 +42,21 @@ class CanonicalStats:
         """Write a small safetensors file."""
         tensors = {"d_avg": self.d_avg, "d_map": self.d_map, "w_avg": self.w_avg}
         meta = {name: str(getattr(self, name)) for name in ("num_samples", "generator", "per_ray", "mask")}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=meta)
+        save_tensors({n: t.contiguous() for n, t in tensors.items()}, path, metadata=meta)
 
     @classmethod
     def load(cls, path: Path, generator: TriPlaneGenerator, *, mask: str = "") -> "CanonicalStats":
         """Read a file that `save` wrote for this very generator, with as many samples per ray and the same `mask`.
 
-        Raises: FileNotFoundError naming the command that makes it; ValueError if it is of other weights, samples or
-            mask.
+        Raises: FileNotFoundError naming the command that makes it; ValueError if it is damaged, or of other weights,
+            samples or mask.
         """
         if not path.exists():
             raise FileNotFoundError(
                 f"The canonical statistics {path} do not exist. Make them once for each generator with "
                 f"`python scripts/canonical_stats.py experiment=...`, or set paths.canonical_stats to the file."
             )
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, meta = load_tensors(path, remedy="Delete it and run `python scripts/canonical_stats.py`.")
         if meta["generator"] != generator_hash(generator):
             raise ValueError(
                 f"The canonical statistics {path} were made for a generator with hash {meta['generator'][:12]}, but "
@@ -166,15 +163,12 @@ def _finish(sums: dict[str, Tensor], settings: dict[str, str]) -> CanonicalStats
 
 
 def _write_partial(sums: dict[str, Tensor], path: Path, settings: dict[str, str]) -> None:
-    temporary = path.with_name(path.name + ".new")
-    save_file(sums, temporary, metadata={"settings": json.dumps(settings)})
-    temporary.replace(path)
+    save_tensors(sums, path, metadata={"settings": json.dumps(settings)})
 
 
 def _read_partial(path: Path, settings: dict[str, str], device: torch.device) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        found = json.loads(file.metadata()["settings"])
-        sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    sums, metadata = load_tensors(path, device=device, remedy="Delete it to start again.")
+    found = json.loads(metadata["settings"])
     if found != settings:
         raise ValueError(f"{path} holds sums made with {found}, not {settings}. Delete it to start again.")
     return sums

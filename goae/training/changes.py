@@ -14,6 +14,8 @@ def note_changes(run_dir: Path, changes: Mapping[str, tuple[Any, Any]]) -> None:
     A key `stages.encoder.*` concerns the stage `encoder`, and a key that names no stage concerns all. A stage without a
     checkpoint has not begun, so that nothing of it was trained with the value of before.
     """
+    if not changes:
+        return
     begun = {folder.name: checkpoint.newest(folder) for folder in sorted((run_dir / "checkpoints").glob("*"))}
     rows = [
         {"stage": stage, "step": checkpoint.step_of(newest), "key": key, "before": before, "after": after}

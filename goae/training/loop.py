@@ -132,7 +132,8 @@ def fit(
         trace=trace,
         on_first=(lambda action: None) if failure else partial(on_rank_zero, fabric),
     )
-    first, best = restore(stage, average, watch, checkpoint.newest(folder), fabric)
+    newest = fabric.broadcast(checkpoint.newest(folder) if fabric.is_global_zero else None)  # rank 0 decides for all
+    first, best = restore(stage, average, watch, newest, fabric)
     if failure:
         replay(stage, average, watch, fetch, cfg, first, failure, fabric)
         return

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eg3d.integrity import save_object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goae.data.heads import ATTRIBUTES, NUM_FACTORS, mirror_signs
 from goae.data.people import CHUNK, People, join_people, people_chunk
 from goae.extractors.mini_network import NUM_PARTS, MiniNetwork, MiniNetworkConfig
+from goae.training import checkpoint
 from goae.training.nonfinite import norm_of
 
 log = logging.getLogger(__name__)
@@ -170,7 +172,7 @@ class Training:
         """Continue from `path` if it is there. Raises: ValueError if it was made with other settings."""
         if not path.is_file():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint.load(path, torch.device("cpu"))
         stored = {name: value for name, value in state["config"].items() if name != "lr"}
         if stored != _science(self.config):
             raise ValueError(f"{path} was made with {stored}, not {_science(self.config)}; use another folder")
@@ -180,12 +182,10 @@ class Training:
         self.step = int(state["step"])
 
     def save(self, path: Path) -> None:
-        """Write atomically. Raises: FloatingPointError if a weight is not finite."""
+        """Write atomically, with a checksum. Raises: FloatingPointError if a weight is not finite."""
         if not bool(norm_of(self.network).isfinite()):
             raise FloatingPointError(f"a weight is not finite before step {self.step}; lower lr and start again")
-        temporary = path.with_suffix(".tmp")
-        torch.save(self.state_dict(), temporary)
-        temporary.replace(path)
+        save_object(self.state_dict(), path)
 
 
 def _science(config: PerceptionConfig) -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""Our own files: `X.safetensors` with the tensors, and `X.json` with the configuration and a hash.
+"""Our own files: `X.safetensors` with the tensors and the checksums of both files, and `X.json` with the configuration.
 
-The hash is that of the tensors as float32, which is how they are loaded, so that neither file can be damaged, nor mixed
-up with another, unnoticed.
+Files of version 1 have no checksums, see `eg3d.integrity`, but a hash of the tensors as float32 in the JSON.
 """
 
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +13,14 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .generator import GeneratorConfig
+from .integrity import save_tensors, verify_pair
 from .rendering.renderer import RenderingConfig
 from .unpickle import quote
 
-FORMAT, VERSION = "eg3d", 1
+FORMAT, VERSION = "eg3d", 2
 SUFFIX = ".safetensors"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16}
 _LISTED = 8
@@ -46,13 +44,8 @@ def write(path: Path, config: GeneratorConfig, state: Mapping[str, Tensor], dtyp
     lost = [name for name, tensor in stored.items() if bool((tensor.isinf() & state[name].cpu().isfinite()).any())]
     if lost:
         raise ValueError(f"cannot save as {dtype}: too large are values of {some(lost)}; save as float32 instead")
-    digest = state_hash({name: tensor.float() for name, tensor in stored.items()})
-    meta = {"format": FORMAT, "version": VERSION, "sha256": digest, "config": asdict(config)}
-    unfinished = path.with_suffix(f"{SUFFIX}.part"), path.with_suffix(".json.part")
-    save_file(stored, unfinished[0])
-    unfinished[1].write_text(json.dumps(meta, indent=2) + "\n")
-    os.replace(unfinished[0], path)
-    os.replace(unfinished[1], path.with_suffix(".json"))
+    meta = {"format": FORMAT, "version": VERSION, "config": asdict(config)}
+    save_tensors(stored, path, beside=json.dumps(meta, indent=2) + "\n")
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -69,11 +62,11 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    """The tensors by name, float32. Raises: ValueError if they do not have this hash."""
+def read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
+    """The tensors by name, float32. Raises: ValueError if they do not have this hash, None of files with checksums."""
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    if state_hash(state) != digest:
+    if digest is not None and state_hash(state) != digest:
         beside = path.with_suffix(".json").name
         raise ValueError(
             f"the tensors in {path} are not those that {beside} was written for: one of the two files is damaged or "
@@ -82,21 +75,24 @@ def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return state
 
 
-def read_config(path: Path) -> tuple[GeneratorConfig, str]:
-    """Configuration and hash from the JSON beside `path`.
+def read_config(path: Path) -> tuple[GeneratorConfig, str | None]:
+    """Configuration and, of a file of version 1, hash from the JSON beside `path`, after a look at the checksums.
 
-    Raises: FileNotFoundError if there is none; ValueError if it is damaged, or has unknown keys or wrong types.
+    Raises: FileNotFoundError if there is none; ValueError if a file is damaged, or has unknown keys or wrong types.
     """
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise FileNotFoundError(f"{path} needs {beside.name} with its configuration beside it; copy or convert both")
+    text = verify_pair(path, remedy="Copy or convert both again.")
     try:
-        meta = json.loads(beside.read_text())
-        if (meta["format"], meta["version"]) != (FORMAT, VERSION) or not isinstance(meta["sha256"], str):
-            raise ValueError(f"expected format {FORMAT!r}, version {VERSION} and a hash")
+        meta = json.loads(text)
+        kind = meta["format"], meta["version"]
+        digest = meta["sha256"] if kind[1] == 1 else None
+        if kind not in ((FORMAT, 1), (FORMAT, VERSION)) or not isinstance(digest, str | None):
+            raise ValueError(f"expected format {FORMAT!r}, version {VERSION}, or version 1 and a hash")
         values = dict(meta["config"])
         rendering = _build(RenderingConfig, dict(values.pop("rendering")))
-        return _build(GeneratorConfig, values, rendering=rendering), meta["sha256"]
+        return _build(GeneratorConfig, values, rendering=rendering), digest
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {quote(str(error))}"
         raise ValueError(f"{beside} is not the configuration of an EG3D generator ({what})") from None

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import cuts, unnoticed
+from eg3d.integrity import SUMS, verify
+from safetensors.torch import save_file
 
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
 from goae.models.storage import halve_model, is_stored, read_model, restore, save_model
 from goae.states import load_strictly
+
+SHIPPED = Path(__file__).parents[3] / "goae/assets"
 
 
 @dataclass
@@ -98,3 +103,29 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     module, _ = saved(tmp_path)
     with pytest.raises(ValueError, match="suffix"):
         save_model(module, tmp_path / "network.pt")
+
+
+def test_flipped_bits_of_both_files_are_noticed(tmp_path: Path) -> None:
+    _, path = saved(tmp_path)
+    for part in (path, path.with_suffix(".json")):
+        assert not unnoticed(part, lambda: read_model(path))
+        assert not unnoticed(part, lambda: read_model(path), cuts(part))
+    path.write_bytes(path.read_bytes()[:-4] + b"bits")
+    with pytest.raises(ValueError, match=r"checksum differs .* give the command of their training again"):
+        read_model(path)
+
+
+def test_files_without_checksums_load(tmp_path: Path) -> None:
+    _, path = saved(tmp_path)
+    stored = read_model(path)
+    save_file(stored.state, path)
+    old = read_model(path)
+    assert old.config == stored.config and all(torch.equal(old.state[n], t) for n, t in stored.state.items())
+
+
+def test_every_shipped_weight_file_has_its_checksum_beside() -> None:
+    files = [path for path in SHIPPED.rglob("*") if path.suffix in (".safetensors", ".npy")]
+    files += [other for path in files if (other := path.with_suffix(".json")).exists()]
+    assert len(files) > 30 and all(verify(path) for path in files)
+    listed = [line.split("  ") for sums in SHIPPED.rglob(SUMS) for line in sums.read_text().splitlines()]
+    assert len(listed) == len(files)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from composing import composed_as
 from eg3d.cameras import canonical_label
+from eg3d.integrity import SUMS, verify
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_generator
@@ -40,6 +41,7 @@ from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
 from goae.runs.train import train
 from goae.runs.training_facts import training_of
+from goae.training import checkpoint
 from goae.training.encoder_stage import EncoderStage
 from goae.training.loop import FitConfig
 from goae.training.nonfinite import NonFiniteLossError
@@ -176,6 +178,22 @@ def test_killed_at_any_time_the_same_command_ends_with_the_same_weights(
         assert (folder / awaited).exists()
     assert run_script("train", *command[2:]) == 0
     assert equal(numbers(tiny(world, "run=killed")), numbers(trained))
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(
+    world: dict[str, str], trained: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on from the checkpoint before it, to the very same weights."""
+    shutil.copytree(trained.run_dir, Path(world["folder"]) / "rotten")
+    config = tiny(world, "run=rotten")
+    for stage in ("encoder", "refiner"):
+        last = sorted((config.run_dir / "checkpoints" / stage).iterdir())[-1]
+        last.write_bytes(last.read_bytes()[:-1000])
+        assert checkpoint.step_of(last) == getattr(config.stages, stage).fit.steps
+    train(config)
+    assert "training is complete" not in capsys.readouterr().out and equal(numbers(config), numbers(trained))
+    train(config)
+    assert "training is complete" in capsys.readouterr().out
 
 
 def test_stages_can_be_run_one_after_the_other(world: dict[str, str], trained: TrainConfig) -> None:
@@ -339,11 +357,16 @@ def test_missing_shipped_weights_are_named(world: dict[str, str], trained: Train
 
 def test_a_shipped_run_is_a_run_of_half_the_size(world: dict[str, str], trained: TrainConfig, tmp_path: Path) -> None:
     files = ship_run(trained.run_dir, tmp_path / "small")
-    names = {"config.yaml", *(f"{stage}.{end}" for stage in ("encoder", "refiner") for end in ("safetensors", "jsonl"))}
+    names = {
+        "config.yaml",
+        SUMS,
+        *(f"{stage}.{end}" for stage in ("encoder", "refiner") for end in ("safetensors", "jsonl")),
+    }
     assert {path.name for path in files} == names
     for stage in ("encoder", "refiner"):
         sizes = [(folder / f"{stage}.safetensors").stat().st_size for folder in (tmp_path / "small", trained.run_dir)]
         assert sizes[0] < 0.7 * sizes[1]
+        assert verify(tmp_path / "small" / f"{stage}.safetensors") and verify(tmp_path / "small" / f"{stage}.json")
     small = load_run(tmp_path / "small", TrainConfig)
     assert small.run_dir == tmp_path / "small"
     images = PosedImages(world["data"], 32)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import flips, unnoticed
 from tiny import tiny_generator
 from torch import Tensor
 
@@ -70,6 +71,7 @@ def test_files_know_their_generator(tmp_path: Path) -> None:
         CanonicalStats.load(path, generator, mask="depth beyond 3, shrunk by 1")
     with pytest.raises(ValueError, match=r"measured with 6 \+ 6 samples per ray, .* compared at 5 \+ 5"):
         CanonicalStats.load(path, with_samples(generator, 5))
+    assert not unnoticed(path, lambda: CanonicalStats.load(path, generator), flips(path, 100))
     with torch.no_grad():
         generator.decoder.net[2].bias += 1
     with pytest.raises(ValueError, match="were made for a generator with hash"):

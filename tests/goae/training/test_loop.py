@@ -1,10 +1,12 @@
 """The train loop: exact resume, independence from the number of processes, non-finite losses, checkpoints."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from damage import cuts, unnoticed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -148,8 +150,57 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path = checkpoint.newest(tmp_path / "checkpoints/toy")
     assert path is not None
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"step-000000002\.pt cannot be read.*Delete this file"):
+    with pytest.raises(ValueError, match=r"No checkpoint in .* can be read.*2\.pt is damaged.*delete the folder"):
         run(Toy(), tmp_path, 4)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes | None
+) -> None:
+    """Whether empty, cut, or with one flipped bit: the same numbers as from the earlier step, and nothing is lost."""
+    whole, resumed = Toy(), Toy()
+    run(whole, tmp_path / "whole", 9)
+    run(Toy(), tmp_path / "parts", 7, save_every=3)
+    folder = tmp_path / "parts/checkpoints/toy"
+    last = folder / "step-000000007.pt"
+    content = last.read_bytes()
+    middle = len(content) // 2
+    last.write_bytes(
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if damage is None else damage
+    )
+    assert checkpoint.newest(folder) == folder / "step-000000006.pt"
+    told = caplog.records[-1].getMessage()
+    assert "step-000000007.pt is damaged" in told and "the checkpoint before it" in told and "step-000000006.pt" in told
+    run(resumed, tmp_path / "parts", 9, save_every=4)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert all(torch.equal(resumed.memory[s], whole.memory[s]) for s in whole.memory)
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000000008.pt", "step-000000009.pt"]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_a_whole_one(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints/toy"
+    for step in (2, 9):
+        checkpoint.save({"step": step}, folder, step)
+    (folder / "step-000000009.pt").write_bytes(b"")
+    checkpoint.save({"step": 3}, folder, 3)
+    names = ["step-000000002.pt", "step-000000003.pt", "step-000000009.pt.damaged"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    assert checkpoint.newest(folder) == folder / "step-000000003.pt"
+
+
+def test_flipped_bits_and_cuts_of_a_checkpoint_are_noticed(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, 2)
+    path = tmp_path / "checkpoints/toy/step-000000002.pt"
+    load = partial(checkpoint.load, path, torch.device("cpu"))
+    assert not unnoticed(path, load) and not unnoticed(path, load, cuts(path))
+    torch.save(load(), path)  # as before there were checksums: zip's own CRC-32 covers the content, if not the padding
+    content = path.read_bytes()
+    assert checkpoint.newest(path.parent) == path and load()["step"] == 2 and not unnoticed(path, load, cuts(path))
+    place = content.index(load()["modules"]["net"]["0.weight"].numpy().tobytes())
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ValueError, match="CRC-32"):
+        load()
 
 
 def test_a_loss_that_is_not_finite_names_step_phase_and_term_and_loses_nothing(tmp_path: Path) -> None:

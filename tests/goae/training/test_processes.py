@@ -22,10 +22,14 @@ from goae.training.tracking import LoggingConfig, Tracker
 folder = Path(sys.argv[2])
 fabric = Fabric(accelerator="cpu", devices=int(sys.argv[3]), strategy="ddp" if int(sys.argv[3]) > 1 else "auto")
 fabric.launch()
-stage = Toy()
-fit(stage, fetch, FitConfig(steps=5, batch_size=4, micro_batch=2, log_every=1, save_every=2), folder, fabric=fabric,
-    seed=3, preview=fetch(0, 0), export=lambda module, path: None,
-    tracker=Tracker(folder, LoggingConfig(progress=False), active=fabric.is_global_zero))
+for damage in (False, True):  # all processes go on from step 4, though step 5 was reached
+    if damage and fabric.is_global_zero:
+        (folder / "checkpoints/toy/step-000000005.pt").write_bytes(b"cut")
+    fabric.barrier()
+    stage = Toy()
+    fit(stage, fetch, FitConfig(steps=5, batch_size=4, micro_batch=2, log_every=1, save_every=2), folder, fabric=fabric,
+        seed=3, preview=fetch(0, 0), export=lambda module, path: None,
+        tracker=Tracker(folder, LoggingConfig(progress=False), active=fabric.is_global_zero))
 if fabric.is_global_zero:
     torch.save({"net": stage.net.state_dict()}, folder / "end.pt")
 """
@@ -42,7 +46,7 @@ def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "argv", given[0])
     runpy.run_path(str(script))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
     subprocess.run([*launch, *given[1]], check=True, timeout=240, env=environment, capture_output=True)
     ends = [torch.load(folder / "end.pt", weights_only=True)["net"] for folder in folders]
     for name in ends[0]:
