@@ -7,7 +7,7 @@ beside them in `SHA256SUMS`, as `sha256sum` writes it. A file with neither was w
 checksums, and passes. One damaged byte does not hide a checksum: it is known by its key and by the start of its value.
 
 Checking takes a pass over the file before it is loaded: 0.7 s of one core for each GB, 0.35 s at 500 MB, where the CPU
-has instructions for SHA-256. CRC-32 takes 0.25 s and would notice damage as well; SHA-256 is what `sha256sum -c` checks.
+has instructions for SHA-256. CRC-32 takes 0.25 s and would notice damage, too; SHA-256 is what `sha256sum -c` checks.
 """
 
 import hashlib
