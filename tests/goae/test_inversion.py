@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import flips, unnoticed
 from eg3d.cameras import split_label
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -162,6 +163,7 @@ def test_files_of_other_generators_and_damaged_files_are_refused(
 ) -> None:
     path = tmp_path / "head.safetensors"
     inversion.save(path)
+    assert not unnoticed(path, lambda: Inversion.load(path, inverter), flips(path, 50))
     generator = tiny_generator()
     with torch.no_grad():
         next(generator.parameters()).add_(1e-3)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damage import unnoticed
 
-from goae.editing.directions import edit_delta, load_direction
+from goae.editing.directions import edit_delta, load_direction, save_direction
 from goae.models.goae import preset
 
 
@@ -19,6 +20,15 @@ def test_released_containers_are_read_whatever_their_suffix(tmp_path: Path, cont
     with path.open("wb") as file:
         np.save(file, values.numpy()) if container == "numpy" else torch.save(values, file)
     assert torch.equal(load_direction(path, num_ws=14, w_dim=8), values.reshape(14, 8))
+
+
+def test_flipped_bits_of_a_written_direction_are_noticed(tmp_path: Path) -> None:
+    path, normal = tmp_path / "smile.npy", torch.randn(16, generator=torch.Generator().manual_seed(0))
+    save_direction(normal, 2.0, path, num_ws=4)
+    assert torch.equal(load_direction(path, num_ws=4, w_dim=16), (2 * normal).expand(4, 16))
+    assert np.array_equal(np.load(path), (2 * normal).expand(1, 4, 16).numpy())
+    assert [other.name for other in tmp_path.iterdir()] == ["smile.npy"]
+    assert not unnoticed(path, lambda: load_direction(path, num_ws=4, w_dim=16))
 
 
 def test_one_row_serves_all(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import flips, unnoticed
 from torch.nn import functional as F
 
 from goae.data import people as people_module
@@ -80,6 +81,8 @@ def test_a_stopped_run_ends_as_one_that_was_not_stopped(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
     with pytest.raises(ValueError, match="was made with"):
         train(_config(seed=1), people, tmp_path / "b")
+    state = tmp_path / "b" / "state.pt"
+    assert not unnoticed(state, lambda: train(_config(), people, tmp_path / "b"), flips(state, 20))
 
 
 def test_a_batch_depends_on_its_step_alone_and_mirrors_labels_with_the_picture(people: People) -> None:
