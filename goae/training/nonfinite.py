@@ -177,7 +177,7 @@ class Watch:
         """Write the record of a bad step, and drop the oldest of many."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for path in self._needed():
+        for path in self._needed(failure.start):
             target = folder / path.relative_to(self.run_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
             link(path, target)
@@ -185,12 +185,13 @@ class Watch:
         for old in sorted(folder.parent.glob(f"{failure.stage}-step-*"))[:-KEPT]:
             shutil.rmtree(old)
 
-    def _needed(self) -> list[Path]:
-        """Files of the run that its next steps depend on: configuration, weights of other stages, the checkpoint."""
-        config, start = self.run_dir / "config.yaml", checkpoint.newest(self.run_dir / "checkpoints" / self.stage.name)
+    def _needed(self, start: int) -> list[Path]:
+        """Files of the run that the steps from `start` on depend on: configuration, other stages, the checkpoint."""
+        config = self.run_dir / "config.yaml"
+        state = self.run_dir / f"checkpoints/{self.stage.name}/step-{start:09d}.pt"
         weights = [p for p in self.run_dir.glob("*.*") if p.stem != self.stage.name and not p.stem.endswith("-best")]
         stored = [p for p in weights if p.suffix == ".safetensors" or p.with_suffix(".safetensors") in weights]
-        return [*([config] if config.exists() else []), *stored, *([start] if start else [])]
+        return [path for path in (config, *stored, state) if path.exists()]
 
 
 def norm_of(module: nn.Module) -> Tensor:
