@@ -19,6 +19,7 @@ from goae.models.goae import GOAE
 from goae.models.latent_inverter import View
 from goae.models.occlusion import draw_sigmas, mix_planes
 from goae.photos import Photo, photos
+from goae.precision import without_tf32
 
 FORMAT = "goae-inversion-1"
 STORED = ("ws", "late_ws", "c", "features", "visibility", "sigmas")
@@ -62,7 +63,10 @@ class Inversion:
 
 
 class Inverter:
-    """Inversion, rendering and editing with a GOAE module; no gradients, and nothing remembered between calls."""
+    """Inversion, rendering and editing with a GOAE module; no gradients, and nothing remembered between calls.
+
+    Float32 is computed in full: TF32 is off within the calls, whatever the caller has chosen.
+    """
 
     def __init__(self, goae: GOAE) -> None:
         """Puts the module into evaluation mode; its device is where everything happens."""
@@ -75,6 +79,7 @@ class Inverter:
         return next(self.goae.generator.parameters()).device
 
     @torch.inference_mode()
+    @without_tf32()
     def invert(self, image: Photo, c: Tensor, *, sigmas: Tensor | None = None, seed: int = 0) -> Inversion:
         """Invert photos that show a face, cropped and aligned as the generator's training images were.
 
@@ -99,6 +104,7 @@ class Inverter:
         return Inversion(code.ws, code.ws, c, star, visibility, sigmas, mixed.planes, self.generator_hash)
 
     @torch.inference_mode()
+    @without_tf32()
     def render(self, inversion: Inversion, c: Tensor, *, resolution: int | None = None) -> View:
         """Render from other cameras: always the mixed planes.
 
@@ -112,6 +118,7 @@ class Inverter:
         return self.goae.render(planes, ws, c, resolution=resolution)
 
     @torch.inference_mode()
+    @without_tf32()
     def reconstruct(self, inversion: Inversion) -> View:
         """Render the input camera: from the mixed planes, or the refined ones where `mix.input_view` is F*.
 
@@ -125,6 +132,7 @@ class Inverter:
         return self.goae.render(planes_f, inversion.ws, inversion.c)
 
     @torch.inference_mode()
+    @without_tf32()
     def edit(self, inversion: Inversion, delta_ws: Tensor, *, late_rows: str | None = None) -> Inversion:
         """Move the code by delta_ws and the refined features with it: F̂* = F* + F^ŵ − F^w (Eq. 10).
 
@@ -153,6 +161,7 @@ class Inverter:
         return Inversion(ws, late, c, star.x, mixed.visibility, sigmas, mixed.planes, inversion.generator, edited=True)
 
     @torch.inference_mode()
+    @without_tf32()
     def assemble(
         self,
         *,

@@ -29,6 +29,7 @@ def load_inverter(
     preset: str | GOAEConfig | None = None,
     device: str | torch.device | None = None,
     allow_unexpected: bool = False,
+    force_fp32: bool = False,
 ) -> Inverter:
     """Load an inverter from weights: released files, or our own (.safetensors with its .json).
 
@@ -40,10 +41,12 @@ def load_inverter(
             for a released one.
         device: where to; None: where the generator is.
         allow_unexpected: ignore, with a warning, tensors in released files that the networks do not have.
+        force_fp32: run the super-resolution in float32 on CUDA, where a published generator takes half precision; of
+            a generator in hand, its constructor decides.
     Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned.
     """
     if not isinstance(generator, TriPlaneGenerator):
-        generator = read_generator(generator)
+        generator = read_generator(generator, force_fp32=force_fp32)
     encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
     afa, trained_with = _refiner(find(refiner), allow_unexpected)
     config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
@@ -51,9 +54,9 @@ def load_inverter(
     return Inverter(goae.to(device or next(generator.parameters()).device))
 
 
-def read_generator(path: str | Path) -> TriPlaneGenerator:
+def read_generator(path: str | Path, *, force_fp32: bool = False) -> TriPlaneGenerator:
     """A stored generator, published .pkl or our .safetensors, a published one also from the cache; on the CPU."""
-    return checkpoint.load(find(path))
+    return checkpoint.load(find(path), force_fp32=force_fp32)
 
 
 def load_encoder(path: str | Path, generator: TriPlaneGenerator, *, allow_unexpected: bool = False) -> Encoder:

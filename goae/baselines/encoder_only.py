@@ -12,6 +12,7 @@ from goae.models.ide3d_encoder import IDE3DEncoder, PartParser
 from goae.models.latent_inverter import Coded, LatentInverter, View
 from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
 from goae.models.storage import read_model, restore
+from goae.precision import without_tf32
 from goae.states import load_strictly
 
 RIVALS = ("PSPEncoder", "E4EEncoder", "IDE3DEncoder")
@@ -24,11 +25,13 @@ class EncoderOnly:
         self.goae = goae.eval()
 
     @torch.inference_mode()
+    @without_tf32()
     def invert(self, image: Tensor, c: Tensor) -> Coded:
         """(B, 3, H, H) in [-1, 1] and labels (B, 25) to codes and planes."""
         return self.goae.invert_w(image.to(self._device), c.to(self._device))
 
     @torch.inference_mode()
+    @without_tf32()
     def render(self, inversion: Coded, c: Tensor) -> View:
         """Render from cameras (B, 25)."""
         return self.goae.render(inversion.planes, inversion.ws, c.to(self._device))

@@ -12,6 +12,7 @@ import torch
 from goae.benchmark.machine import Machine, describe
 from goae.benchmark.measure import Measured, measure
 from goae.benchmark.parts import BF16, Worlds, part_of
+from goae.precision import forbid_tf32
 
 SEED = 0
 
@@ -29,7 +30,8 @@ class Setting:
     repeats: int
 
     def apply(self) -> None:
-        """Threads and seed of this process."""
+        """Threads and seed of this process, and no TF32."""
+        forbid_tf32()
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         torch.manual_seed(SEED)

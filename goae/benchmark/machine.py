@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from goae.benchmark.measure import synchronize
 from goae.evaluation.runner import cpu_facts, cpu_name
+from goae.precision import uses_tf32
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -31,7 +32,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Machine:
-    """Name, cores, vector instructions and measured rates; `copy` counts bytes read and written, a second."""
+    """Name, cores, vector instructions, measured rates; whether float32 may be TF32.
+
+    `copy` counts bytes read and written, a second.
+    """
 
     name: str
     cores: int
@@ -40,6 +44,7 @@ class Machine:
     device: str
     torch: str
     bf16: bool
+    tf32: bool
     rates: Rates
     rates_bf16: Rates | None
     copy: float
@@ -67,6 +72,7 @@ def describe(device: torch.device) -> Machine:
         device=device.type,
         torch=torch.__version__,
         bf16=bf16,
+        tf32=uses_tf32(),
         rates=measure_rates(device, torch.float32),
         rates_bf16=measure_rates(device, torch.bfloat16) if bf16 else None,
         copy=copy_rate(device),

@@ -29,7 +29,7 @@ ALL_POINTS = 2**62  # samples evaluated at once: all of any render
 
 def plain_generator(generator: TriPlaneGenerator) -> TriPlaneGenerator:
     """The same weights and mode, plain operators, all samples of a render in one piece."""
-    plain = TriPlaneGenerator(generator.config, impl="ref").train(generator.training)
+    plain = TriPlaneGenerator(generator.config, impl="ref", force_fp32=generator.force_fp32).train(generator.training)
     plain.load_state_dict(generator.state_dict())
     plain.renderer.points_at_once = ALL_POINTS
     return plain.requires_grad_(False).to(generator.w_avg.device)

@@ -6,6 +6,7 @@ from pathlib import Path
 from goae.benchmark.machine import Machine
 from goae.benchmark.report import Values
 
+THEN = {"tf32": False}  # what records from before they said so were measured with, on CPUs alone
 RATES = ("matmul_gflops", "conv_gflops", "matmul_bf16_gflops", "conv_bf16_gflops", "copy_gb_per_s")
 
 
@@ -18,9 +19,10 @@ def updated(path: Path, parts: dict[str, Values], machine: Machine) -> Values:
         raise FileNotFoundError(f"{path} does not exist, so there is nothing to update; measure all parts first")
     record = json.loads(path.read_text())
     current = machine.as_dict()
-    differ = [k for k, v in current.items() if k not in RATES and record["machine"].get(k) != v]
+    there = THEN | record["machine"]
+    differ = [k for k, v in current.items() if k not in RATES and there.get(k) != v]
     if differ:
-        lines = "; ".join(f"{k}: {record['machine'].get(k)!r} there, {current[k]!r} here" for k in differ)
+        lines = "; ".join(f"{k}: {there.get(k)!r} there, {current[k]!r} here" for k in differ)
         raise ValueError(f"{path} is of another machine ({lines}); choose another output, or measure all parts here")
     rates = {k: current[k] for k in RATES if k in current}
     return record | {"parts": record["parts"] | {name: part | {"rates": rates} for name, part in parts.items()}}

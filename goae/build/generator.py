@@ -23,14 +23,14 @@ def build_generator(config: RunConfig) -> TriPlaneGenerator:
             f"paths.generator=weights/ffhqrebalanced512-128.pkl, or paths.generator={RANDOM} for untrained weights"
         )
     if path != RANDOM:
-        return load_generator(path, config.generator)
+        return load_generator(path, config.generator, force_fp32=config.force_fp32)
     torch.manual_seed(config.seed)
-    return TriPlaneGenerator(config.generator).eval().requires_grad_(False)
+    return TriPlaneGenerator(config.generator, force_fp32=config.force_fp32).eval().requires_grad_(False)
 
 
-def load_generator(path: str, sizes: GeneratorConfig) -> TriPlaneGenerator:
+def load_generator(path: str, sizes: GeneratorConfig, *, force_fp32: bool = False) -> TriPlaneGenerator:
     """A stored generator, frozen. Raises: ValueError if its sizes are not those of the configuration."""
-    generator = read_generator(path)
+    generator = read_generator(path, force_fp32=force_fp32)
     names = ("z_dim", "w_dim", "image_resolution", "plane_resolution", "plane_channels")
     differ = [n for n in names if getattr(generator.config, n) != getattr(sizes, n)]
     if differ:

@@ -53,6 +53,7 @@ class Weights:
     preset: str = ""  # see `load_inverter`
     rivals: dict[str, str] | None = None  # psp, e4e, ide3d -> encoder file
     parts: str = ""  # weights of the network of part labels behind ide3d; empty: the shipped or cached file
+    force_fp32: bool = False  # see `load_inverter`
 
 
 class Given:
@@ -68,7 +69,8 @@ class Given:
     @cached_property
     def generator(self) -> TriPlaneGenerator:
         """The frozen generator, which all methods share."""
-        return read_generator(self.weights.generator).to(self.device).eval().requires_grad_(False)
+        generator = read_generator(self.weights.generator, force_fp32=self.weights.force_fp32)
+        return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
     def generator_hash(self) -> str:
@@ -220,4 +222,6 @@ def build_method(name: str, given: Given) -> Tested:
     """A method under test."""
     if name not in METHODS:
         raise ValueError(f"methods has {name!r}; expected some of {', '.join(METHODS)}")
-    return METHODS[name](given)
+    tested = METHODS[name](given)
+    forced = {"force_fp32": True} if given.weights.force_fp32 else {}
+    return replace(tested, settings=tested.settings | forced)

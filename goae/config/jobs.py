@@ -94,6 +94,7 @@ class InvertConfig:
     edits: list[EditConfig] = field(default_factory=list)  # a picture edit-LABEL.png for each
     glasses: str = ""  # the direction of glasses, of which the official preset takes a share off other edits
     device: str = "auto"
+    force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
 
     def __post_init__(self) -> None:
         if not isinstance(self.camera, str):

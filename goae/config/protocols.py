@@ -79,6 +79,7 @@ class ProtocolConfig:
     warm_up: int = 3  # uncounted inversions before
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
+    force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
     output: str = ""  # empty: <runs>/<run>/<protocol>
     records: str = ""  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 

@@ -106,6 +106,7 @@ class TrainConfig(InRunFolder):
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
     precision: str = "32-true"  # 32-true | bf16-mixed
+    force_fp32: bool = False  # also where the generator has half precision on CUDA: its super-resolution
     training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
     renderer_checkpointing: bool = False  # plain renderer: find samples again in the backward pass, as the fused does
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -158,6 +159,7 @@ class PriorConfig(InRunFolder):
     device: str = "auto"
     num_devices: int = 1
     precision: str = "32-true"
+    force_fp32: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
@@ -199,6 +201,7 @@ class CameraConfig(InRunFolder):
     device: str = "auto"
     num_devices: int = 1
     precision: str = "32-true"
+    force_fp32: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     regressor: RegressorConfig = field(default_factory=RegressorConfig)

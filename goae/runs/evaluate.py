@@ -78,7 +78,11 @@ def shipped_inverter(config: EvaluateConfig, run: TrainConfig) -> Inverter:
     """The weights in the folder `shipped` on the run's generator."""
     files = shipped_weights(config)
     return load_inverter(
-        generator=run.paths.generator, encoder=files["encoder"], refiner=files["refiner"], device=device_of(run)
+        generator=run.paths.generator,
+        encoder=files["encoder"],
+        refiner=files["refiner"],
+        device=device_of(run),
+        force_fp32=run.force_fp32,
     )
 
 
@@ -104,7 +108,9 @@ def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
         files["generator"] = find(run.paths.generator)
     hashes = {name: file_hash(path) for name, path in files.items()}
     images = test_images(run)
-    return hashes | {"images": drawn_split(images.source) or images_hash(images)} | dataclasses.asdict(config)
+    forced = {"force_fp32": True} if run.force_fp32 else {}
+    named = drawn_split(images.source) or images_hash(images)
+    return hashes | {"images": named} | dataclasses.asdict(config) | forced
 
 
 def is_measured(path: Path, made_from: dict[str, Any]) -> bool:

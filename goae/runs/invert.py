@@ -154,13 +154,16 @@ def parse_numbers(text: str) -> Tensor:
 def open_inverter(config: InvertConfig) -> Inverter:
     """The run asked for, or the three files."""
     if config.run:
-        return run_inverter(open_run(config, config.run), preset=config.preset_name or None)
+        run = open_run(config, config.run)
+        run.force_fp32 |= config.force_fp32
+        return run_inverter(run, preset=config.preset_name or None)
     return load_inverter(
         generator=config.generator_path,
         encoder=config.encoder_path,
         refiner=config.refiner_path,
         preset=config.preset_name or None,
         device=device_of(config),
+        force_fp32=config.force_fp32,
     )
 
 

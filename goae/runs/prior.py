@@ -125,7 +125,7 @@ def fit_stage(
 def start(config: PriorConfig, weights: str) -> TriPlaneGenerator:
     """New weights, or those of a file under this configuration's rendering, e.g. with more samples."""
     torch.manual_seed(config.seed)
-    generator = TriPlaneGenerator(config.generator)
+    generator = TriPlaneGenerator(config.generator, force_fp32=config.force_fp32)
     if weights:
         generator.load_state_dict(build.load_generator(weights, config.generator).state_dict())
     return generator

@@ -1,6 +1,7 @@
 """What a protocol measures: its images and tasks, the weights of its methods, and what every row depends on."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,18 @@ def subset_tasks(config: ProtocolConfig, tasks: Sequence[Task]) -> list[int]:
 def weight_files(config: ProtocolConfig) -> build.Weights:
     """The files that were given, or those of the run; a rival's run has its own encoder and none of GOAE's."""
     rivals = {name: rival_file(config, name) for name in config.methods if getattr(config.rivals, name, "")}
-    parts = config.rivals.parts_path
+    weights = partial(build.Weights, preset=config.preset_name, rivals=rivals, parts=config.rivals.parts_path)
     if config.generator_path:
         files = config.generator_path, config.encoder_path, config.refiner_path
-        return build.Weights(*files, preset=config.preset_name, rivals=rivals, parts=parts)
+        return weights(*files, force_fp32=config.force_fp32)
     run = load_run(find_run(config.runs, config.run), TrainConfig)
+    forced = run.force_fp32 or config.force_fp32
     if run.method != "goae":
         rivals[run.method] = str(trained(run, "encoder"))
-        return build.Weights(run.paths.generator, rivals=rivals, parts=parts)
+        return weights(run.paths.generator, force_fp32=forced)
     refiner = run.run_dir / "refiner.safetensors"  # missing: encoders alone are measured
     files = run.paths.generator, str(trained(run, "encoder")), str(refiner) if refiner.exists() else ""
-    return build.Weights(*files, preset=config.preset_name, rivals=rivals, parts=parts)
+    return weights(*files, force_fp32=forced)
 
 
 def rival_file(config: ProtocolConfig, name: str) -> str:

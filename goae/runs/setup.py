@@ -26,6 +26,7 @@ from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
+from goae.precision import forbid_tf32
 from goae.training import checkpoint
 from goae.training.loop import FitConfig, split_slots
 from goae.weights import find
@@ -65,6 +66,7 @@ def launch(config: Launched) -> "Fabric":
             f"give num_devices={started}, or start one process, which starts the others itself"
         )
     check_cuda(config.device)
+    forbid_tf32()
     # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
     strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
     fabric = Fabric(
@@ -172,8 +174,9 @@ class OnDevice(Protocol):
 
 
 def device_of(config: OnDevice) -> torch.device:
-    """The device of jobs that use one. Raises: ValueError for cuda without a GPU."""
+    """The device of jobs that use one, which compute without TF32. Raises: ValueError for cuda without a GPU."""
     check_cuda(config.device)
+    forbid_tf32()
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
@@ -217,4 +220,5 @@ def run_inverter(config: TrainConfig, *, preset: str | None = None) -> Inverter:
         refiner=trained(config, "refiner"),
         preset=preset,
         device=device_of(config),
+        force_fp32=config.force_fp32,
     )

@@ -7,15 +7,16 @@ import torch
 
 from goae.benchmark.child import Setting
 from goae.benchmark.measure import extra_bytes
+from goae.precision import uses_tf32
 
 MB = 2**20
 
 
-def doubled(setting: Setting, report: Callable[[], None], number: int) -> tuple[int, int]:
-    """Two reports, the double of a number, and the threads of the process."""
+def doubled(setting: Setting, report: Callable[[], None], number: int) -> tuple[int, int, bool]:
+    """Two reports, the double of a number, the threads of the process, and whether it uses TF32."""
     report()
     report()
-    return 2 * number, torch.get_num_threads()
+    return 2 * number, torch.get_num_threads(), uses_tf32()
 
 
 def raising(setting: Setting, report: Callable[[], None]) -> None:

@@ -76,13 +76,14 @@ class Description:
         return {k: v for k, v in self.rendering_kwargs.items() if k not in first or first[k] != v}
 
 
-def load(path: str | Path, *, which: str = "G_ema", impl: str = "auto") -> TriPlaneGenerator:
+def load(path: str | Path, *, which: str = "G_ema", impl: str = "auto", force_fp32: bool = False) -> TriPlaneGenerator:
     """Load a generator: evaluation mode, float32, on the CPU, without gradients.
 
     Args:
         path: a published pickle, or `X.safetensors` with `X.json` beside it.
         which: network of a pickle, "G_ema" (the moving average, what everyone uses) or "G".
         impl: of the operators, see `eg3d.ops`.
+        force_fp32: compute in float32 on CUDA, too, where the super-resolution would run in half precision.
     Raises:
         UnsafeCheckpointError (a ValueError) if a pickle holds anything but the data of a published file.
         ValueError if the tensors do not fit the configuration, listing what differs, or a file is damaged.
@@ -91,7 +92,7 @@ def load(path: str | Path, *, which: str = "G_ema", impl: str = "auto") -> TriPl
     path = _existing(path)
     config, state = _load_stored(path) if path.suffix == SUFFIX else _load_published(path, which)
     with Uninitialized():
-        generator = TriPlaneGenerator(config, impl=impl)
+        generator = TriPlaneGenerator(config, impl=impl, force_fp32=force_fp32)
     generator.load_state_dict(state)
     return generator.eval().requires_grad_(False)
 

@@ -132,17 +132,22 @@ class Synthesis(NamedTuple):
 
 
 class TriPlaneGenerator(nn.Module):
-    """Mapping, backbone, tri-plane renderer and super-resolution, under the names of the published tensors.
+    """Mapping, backbone, tri-plane renderer and super-resolution, under the names of the published tensors."""
 
-    Args:
-        config: sizes and settings.
-        impl: of the operators, "auto", "ref", "cpu" or "cuda"; see `eg3d.ops`.
-    """
+    def __init__(
+        self, config: GeneratorConfig, impl: str = "auto", *, recompute: bool = False, force_fp32: bool = False
+    ) -> None:
+        """Make a generator with random weights.
 
-    def __init__(self, config: GeneratorConfig, impl: str = "auto", *, recompute: bool = False) -> None:
-        """`impl`: of operators and renderer, see `eg3d.ops`; `recompute`: spend time to save memory, see `Renderer`."""
+        Args:
+            config: sizes and settings.
+            impl: of operators and renderer, "auto", "ref", "cpu" or "cuda"; see `eg3d.ops`.
+            recompute: spend time to save memory, see `Renderer`.
+            force_fp32: run the super-resolution in float32 on CUDA, too.
+        """
         super().__init__()
         self.config = config
+        self.force_fp32 = force_fp32
         self.backbone = Backbone(
             config.z_dim,
             config.c_dim,
@@ -164,6 +169,7 @@ class TriPlaneGenerator(nn.Module):
             num_fp16_res=config.sr_num_fp16_res,
             antialias=config.sr_antialias,
             noise_mode=config.superresolution_noise_mode,
+            half=not force_fp32,
             impl=impl,
         )
         self.decoder = Decoder(

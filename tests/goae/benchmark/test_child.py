@@ -11,7 +11,7 @@ SETTING = Setting(torch.device("cpu"), 1, 1)
 
 def test_value_progress_and_threads() -> None:
     reports = []
-    assert run_apart(doubled, SETTING, 21, report=lambda: reports.append(1)) == (42, 1)
+    assert run_apart(doubled, SETTING, 21, report=lambda: reports.append(1)) == (42, 1, False)
     assert len(reports) == 2
 
 

@@ -11,7 +11,7 @@ from goae.benchmark.machine import Machine, Rates
 from goae.benchmark.measure import Measured, Side
 from goae.benchmark.report import draw_chart, limit_seconds, part_values, table, write_json
 
-MACHINE = Machine("CPU", 2, 2, [], "cpu", "2", True, Rates(10.0, 20.0), Rates(20.0, 40.0), 100.0)
+MACHINE = Machine("CPU", 2, 2, [], "cpu", "2", True, False, Rates(10.0, 20.0), Rates(20.0, 40.0), 100.0)
 MEASURED = Measured(Side([4.0, 6.0, 5.0], 300), Side([2.0, 3.0, 2.0], None), Flops(40, 10), 50, 4)
 
 

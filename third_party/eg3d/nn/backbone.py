@@ -14,6 +14,7 @@ from eg3d.ops import setup_filter, upsample2d
 from torch import Tensor, nn
 
 ARCHITECTURES = ("skip", "resnet", "orig")
+HALF_DEVICES = ("cuda",)  # where blocks with `use_fp16` run in half precision
 
 
 class Features(NamedTuple):
@@ -113,7 +114,7 @@ class SynthesisBlock(nn.Module):
         self, x: Tensor | None, ws: Tensor, *, noise_mode: str = "const", rng: torch.Generator | None = None
     ) -> Tensor:
         """The feature map: x of the block before (None for the first) through the block's convolutions."""
-        dtype = torch.float16 if self.use_fp16 and ws.is_cuda else torch.float32
+        dtype = torch.float16 if self.is_half(ws.device) else torch.float32
         if self.in_channels == 0:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
             return self.conv1(x, ws[:, 0], noise_mode=noise_mode, rng=rng)
@@ -125,6 +126,10 @@ class SynthesisBlock(nn.Module):
             return self.conv1(y, ws[:, 1], noise_mode=noise_mode, rng=rng)
         half = math.sqrt(0.5)
         return self.skip(x, gain=half) + self.conv1(y, ws[:, 1], noise_mode=noise_mode, rng=rng, gain=half)
+
+    def is_half(self, device: torch.device) -> bool:
+        """Whether the block runs in half precision there."""
+        return self.use_fp16 and device.type in HALF_DEVICES
 
     def image(self, x: Tensor, ws: Tensor) -> Tensor:
         """toRGB of the block's feature map, (B, img_channels, r, r) float32."""

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import torch
 from eg3d.nn.backbone import Features, SynthesisBlock
+from eg3d.nn.gradient_scale import GradientScale
 from eg3d.nn.layers import FILTER
 from eg3d.ops import setup_filter
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 
@@ -114,9 +116,7 @@ class SuperResolution(nn.Module):
         Returns: (B, 3, output_resolution, output_resolution) float32, about [-1, 1].
         Raises: ValueError if the shapes disagree, or R is too large for a variant that does not shrink its input.
         """
-        features, rows = self._inputs(rgb, x, ws)
-        features = self.block0(features, rows, noise_mode=self.noise_mode, rng=rng)
-        return self.block1(features, rows, noise_mode=self.noise_mode, rng=rng).skip
+        return self._run((self.block0, self.block1), *self._inputs(rgb, x, ws), rng)
 
     def changes_raw(self, resolution: int) -> bool:
         """Whether the released module changes a raw image of that size (see the head of this file)."""
@@ -129,8 +129,23 @@ class SuperResolution(nn.Module):
         """
         if not self.changes_raw(rgb.shape[-1]):
             return rgb
-        features, rows = self._inputs(rgb, x, ws)
-        return self.block0(features, rows, noise_mode=self.noise_mode, rng=rng).skip
+        return self._run((self.block0,), *self._inputs(rgb, x, ws), rng)
+
+    def _run(
+        self, blocks: tuple[SynthesisBlock, ...], features: Features, rows: Tensor, rng: torch.Generator | None
+    ) -> Tensor:
+        """The sum of the blocks' images; in half precision, gradients are scaled on their way back."""
+        options = {"noise_mode": self.noise_mode, "rng": rng}
+        if not (torch.is_grad_enabled() and self.block0.is_half(rows.device)):
+            for block in blocks:
+                features = block(features, rows, **options)
+            return features.skip
+        scale = GradientScale()
+        features, rows = Features(*map(scale.enter, features)), scale.enter(rows)
+        for block in blocks:
+            trained = {name: scale.enter(p) for name, p in block.named_parameters() if p.requires_grad}
+            features = functional_call(block, trained, (features, rows), options)
+        return scale.leave(features.skip)
 
     def _inputs(self, rgb: Tensor, x: Tensor, ws: Tensor) -> tuple[Features, Tensor]:
         """The first block's input at its resolution, and the last row of ws three times."""
