@@ -12,8 +12,8 @@ import argparse
 import sys
 
 from goae.errors import one_paragraph
-from goae.fetching.catalogue import ASSETS, ByUser
-from goae.fetching.fetch import fetch, status
+from goae.fetching.catalogue import ASSETS
+from goae.fetching.fetch import entry, fetch, remedy, status
 from goae.weights import cache
 
 
@@ -21,9 +21,9 @@ def show_list() -> None:
     """Print every known file with its state, licence and remedy."""
     print(f"cache: {cache()}")
     for name, asset in ASSETS.items():
-        way = "" if not isinstance(asset.source, ByUser) else f"; by hand: {asset.source.where}; key {asset.source.key}"
-        flag = " (--accept-licence)" if asset.restricted else ""
-        print(f"{status(name):>10}  {name:<22} {asset.what}; {asset.licence}{flag}{way}")
+        state = status(name)
+        way = f"; {remedy(name)}" if state == "missing" else ""
+        print(entry(state, name, f"{asset.what}; {asset.licence}{way}"))
 
 
 def show_progress(have: int, total: int | None) -> None:

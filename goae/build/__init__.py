@@ -11,12 +11,13 @@ from goae.build.measuring import (
 )
 from goae.build.methods import RIVALS, Given, Tested, Weights, build_method
 from goae.build.networks import (
+    backbone_path,
     build_goae,
     build_networks,
     build_parser,
     build_parts,
     build_rival,
-    published_backbone,
+    load_start,
 )
 from goae.build.perception import Perception, build_background, build_features, build_identity, build_perception
 from goae.build.stages import (
@@ -26,6 +27,7 @@ from goae.build.stages import (
     build_refiner_stage,
     build_schedule,
     build_stats,
+    has_bg,
     mask_of,
     stats_path,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "Perception",
     "Tested",
     "Weights",
+    "backbone_path",
     "build_background",
     "build_background_depth",
     "build_baseline",
@@ -63,10 +66,11 @@ __all__ = [
     "build_stats",
     "codes_of",
     "for_training",
+    "has_bg",
     "load_generator",
+    "load_start",
     "mask_of",
     "networks_settings",
     "present_hashes",
-    "published_backbone",
     "stats_path",
 ]

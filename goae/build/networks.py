@@ -1,11 +1,11 @@
-"""GOAE and the rival encoders, untrained."""
+"""GOAE and the rival encoders, untrained, and the published weights that stage 1 starts from."""
 
 from collections.abc import Callable
 
 import torch
 from eg3d.generator import TriPlaneGenerator
 
-from goae.config import TrainConfig
+from goae.config import PUBLISHED, RANDOM, TrainConfig
 from goae.extractors.bisenet import CLASSES
 from goae.extractors.mini import MiniPerception
 from goae.extractors.mini_network import NUM_PARTS
@@ -18,7 +18,7 @@ from goae.models.latent_inverter import LatentInverter
 from goae.models.published import load_backbone, load_trunk
 from goae.models.pyramid_encoder import E4EEncoder, PSPEncoder, RivalConfig
 from goae.models.swin import SwinConfig
-from goae.weights import find
+from goae.weights import FILES, find
 
 PARSERS: dict[str, tuple[Callable[[str | None], FaceParser | MiniPerception | Segmenter], int]] = {
     "parser": (FaceParser, CLASSES),
@@ -31,8 +31,6 @@ def build_goae(config: TrainConfig, generator: TriPlaneGenerator) -> GOAE:
     """Untrained encoder and feature alignment around `generator`; their weights follow from the seed."""
     torch.manual_seed(config.seed + 1)
     encoder = Encoder(config.encoder, num_ws=generator.num_ws, w_dim=generator.config.w_dim)
-    if config.paths.backbone:
-        load_backbone(encoder.swin_model, find(config.paths.backbone))
     return GOAE(generator, encoder, AFA(config.afa), config.goae)
 
 
@@ -41,20 +39,50 @@ def build_networks(config: TrainConfig, generator: TriPlaneGenerator, device: to
     return build_goae(config, generator) if config.method == "goae" else build_rival(config, generator, device)
 
 
-def published_backbone(config: TrainConfig) -> str:
-    """The catalogue's name of the weights that fit the encoder's backbone, for `paths.backbone`; empty: none do."""
+def backbone_path(config: TrainConfig) -> str:
+    """The path of the weights that stage 1 starts from, for `find`; empty: random weights.
+
+    Raises: ValueError if `paths.backbone` is empty although published weights fit.
+    """
+    given, name = config.paths.backbone, "swin" if config.method == "goae" else "arcface"
+    if given == PUBLISHED:
+        return f"weights/{FILES[name]}"
+    if not given and published_fits(config):
+        raise ValueError(
+            f"paths.backbone is empty, but published weights ({name}) fit the encoder: give paths.backbone={PUBLISHED} "
+            f"to start from them, or paths.backbone={RANDOM} for random weights, as older runs had them"
+        )
+    return "" if given == RANDOM else given
+
+
+def published_fits(config: TrainConfig) -> bool:
+    """Whether the encoder's backbone has the sizes of published weights."""
     if config.method == "goae":
-        return "swin" if config.encoder.backbone == SwinConfig() else ""
+        return config.encoder.backbone == SwinConfig()
     published = RivalConfig()
-    fits = (config.rival.widths, config.rival.units) == (published.widths, published.units)
-    return "arcface" if fits else ""
+    return (config.rival.widths, config.rival.units) == (published.widths, published.units)
+
+
+def load_start(config: TrainConfig, networks: LatentInverter) -> None:
+    """Start the encoder from the file of `paths.backbone`; the rest of it stays as it is.
+
+    IR-SE50 weights start the trunk that sees the image alone; IDE-3D's semantic encoder stays random.
+    Raises: as `backbone_path`; FileNotFoundError naming the command; ValueError if the file does not fit.
+    """
+    path, encoder = backbone_path(config), networks.encoder
+    if not path:
+        return
+    file = find(path)
+    if isinstance(encoder, Encoder):
+        load_backbone(encoder.swin_model, file)
+    else:
+        assert isinstance(encoder, PSPEncoder | E4EEncoder | IDE3DEncoder)
+        pyramid = encoder.texture if isinstance(encoder, IDE3DEncoder) else encoder.pyramid
+        load_trunk(pyramid.trunk, file)
 
 
 def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch.device) -> LatentInverter:
-    """The encoder of `method` before `generator`; its weights follow from the seed, but for those of `paths.backbone`.
-
-    IR-SE50 weights start the trunk that sees the image alone; IDE-3D's semantic encoder is random.
-    """
+    """The untrained encoder of `method` before `generator`; its weights follow from the seed."""
     torch.manual_seed(config.seed + 1)
     sizes = config.rival, generator.num_ws, generator.config.w_dim
     encoder: PSPEncoder | E4EEncoder | IDE3DEncoder
@@ -64,9 +92,6 @@ def build_rival(config: TrainConfig, generator: TriPlaneGenerator, device: torch
         encoder = E4EEncoder(*sizes)
     else:
         encoder = PSPEncoder(*sizes)
-    if config.paths.backbone:
-        pyramid = encoder.texture if isinstance(encoder, IDE3DEncoder) else encoder.pyramid
-        load_trunk(pyramid.trunk, find(config.paths.backbone))
     return LatentInverter(generator, encoder)
 
 

@@ -26,6 +26,11 @@ def build_stats(config: TrainConfig, generator: TriPlaneGenerator) -> CanonicalS
     return CanonicalStats.load(stats_path(config), generator, mask=mask_of(config))
 
 
+def has_bg(config: TrainConfig, stage: str) -> bool:
+    """Whether L_BG takes part in a stage."""
+    return bool(config.stages.encoder.bg if stage == "encoder" else config.stages.refiner.bg)
+
+
 def mask_of(config: TrainConfig) -> str:
     """How the configuration finds the background of canonical views, in words."""
     rule = config.perception.background

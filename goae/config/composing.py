@@ -121,7 +121,7 @@ def claim_run(config: RunConfig) -> None:
     """
     path = config.run_dir / "config.yaml"
     if path.exists() and has_trained(config.run_dir):
-        stored, current = flatten(to_plain(load_run(config.run_dir, type(config)))), flatten(to_plain(config))
+        stored, current = _compared(load_run(config.run_dir, type(config))), _compared(config)
         differ = [k for k in sorted(stored | current) if not _same(k, stored.get(k), current.get(k), config)]
         if differ:
             lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
@@ -182,6 +182,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    """Dotted keys as two starts of a run are compared by; an empty backbone, as older runs have it, was random."""
+    flat = flatten(to_plain(config))
+    return flat | {"paths.backbone": flat["paths.backbone"] or RANDOM}
 
 
 def _same(key: str, stored: Any, current: Any, config: RunConfig) -> bool:

@@ -25,7 +25,8 @@ METHODS = ("goae", "psp", "e4e", "ide3d")
 PRIOR_STAGES = ("all", "warm_start", "adversarial")
 PRECISIONS = ("32-true", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
-RANDOM = "random"  # as paths.generator: weights drawn by the seed
+RANDOM = "random"  # as paths.generator or paths.backbone: weights drawn by the seed
+PUBLISHED = "published"  # as paths.backbone: the file that the catalogue has for the method
 SHIPPED_RUNS = "goae/assets/mini/runs"  # of scripts/ship_run.py
 
 
@@ -36,7 +37,7 @@ class PathsConfig:
     runs: str = "runs"
     generator: str = ""  # .pkl as published, or .safetensors; random: new weights of these sizes, for tests and timing
     encoder: str = ""  # stage 1's weights, of another run; empty: this run's own
-    backbone: str = ""  # where the encoder starts: ImageNet weights in timm's naming; rivals: IR-SE50; empty: random
+    backbone: str = ""  # start of stage 1: published (Swin: ImageNet; rivals: IR-SE50), FILE, random; empty: none fit
     canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
 
 

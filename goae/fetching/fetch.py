@@ -73,6 +73,19 @@ def status(name: str) -> str:
     return "there" if target.stat().st_size == note["size"] else "damaged"
 
 
+def remedy(name: str) -> str:
+    """What brings a file into the cache: a command, or where to get it by hand."""
+    asset = ASSETS[name]
+    if isinstance(asset.source, ByUser):
+        return f"by hand: {asset.source.where}; put it at {cache() / FILES[name]} or set {asset.source.key}"
+    return f"python scripts/fetch_weights.py {name}{' --accept-licence' if asset.restricted else ''}"
+
+
+def entry(state: str, name: str, told: str) -> str:
+    """One file as lists show it."""
+    return f"{state:>10}  {name:<22} {told}"
+
+
 def verify(target: Path) -> None:
     """Compare a file with the size and hash its note records; a file without a note was put there by hand and passes.
 

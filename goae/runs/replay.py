@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from goae.config import CameraConfig, PriorConfig, TrainConfig, load_run
+from goae.config import RANDOM, CameraConfig, PriorConfig, TrainConfig, load_run
 from goae.runs.prior import train_prior
 from goae.runs.train import train
 from goae.runs.train_camera import train_camera
@@ -32,6 +32,7 @@ def replay(folder: Path, *, device: str = "") -> tuple[Failure, str, Failure | N
     schema, job = JOBS[failure.stage]
     config = load_run(folder, schema)
     config.num_devices, config.device = 1, device or config.device
+    config.paths.backbone = config.paths.backbone or RANDOM  # what an empty path meant before it had to be said
     try:
         job(config, failure)
     except NonFiniteLossError as error:

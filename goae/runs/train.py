@@ -1,10 +1,13 @@
 """Train the stages of a run."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from eg3d.checkpoint import generator_hash
+from eg3d.generator import TriPlaneGenerator
 from torch import nn
 
 from goae import build
@@ -18,6 +21,7 @@ from goae.models.goae import GOAE
 from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.pyramid_encoder import E4EEncoder
 from goae.models.storage import read_model
+from goae.runs.needs import require_files
 from goae.runs.setup import check_order, check_splits, launch, open_batches, open_images, stack, trained, unfinished
 from goae.runs.sources import claim_sources
 from goae.states import load_strictly
@@ -26,7 +30,6 @@ from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
 from goae.training.tracking import Tracker, read_metrics
-from goae.weights import FILES
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -42,66 +45,72 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
         failure: a step that failed, which is run again instead; nothing is written.
     Returns: the run folder, with `encoder.safetensors` and, for GOAE, `refiner.safetensors`.
     """
+    todo = [failure.stage] if failure else stages_to_do(config)
+    require_files(config, todo)
     fabric = launch(config)
     if fabric.is_global_zero and failure is None:
         claim_run(config)
     fabric.barrier()
-    fits = {name: fit_config(config, name) for name in config.own_stages}
-    todo = [failure.stage] if failure else unfinished(config, fits)
     if not todo:
         print(f"{config.run_dir}: training is complete")
         return config.run_dir
-    if "encoder" in todo and fabric.is_global_zero:
-        warn_of_random_backbone(config)
     check_order(config, todo)
     check_splits({name: fit_config(config, name) for name in todo}, fabric.world_size)
-    generator = build.for_training(config, build.build_generator(config))
-    goae = build.build_networks(config, generator, fabric.device)
-    perception = build.build_perception(config.perception, fabric.device)
+    generator, goae, perception = build_parts(config, todo, fabric.device)
     tracker = Tracker(
         config.run_dir,
         config.logging,
         active=fabric.is_global_zero and failure is None,
         settings=to_plain(config),
     )
-    stage: Stage
     sources = {"generator": generator_hash(generator)}
     for name in todo:
-        if name == "encoder":
-            stage = build.build_encoder_stage(config, goae, perception, fabric.device)
-            if fabric.is_global_zero:
-                warn_of_untrained_rows(stage)
-        else:
-            assert isinstance(goae, GOAE)  # no other method has the stage
-            path = trained(config, "encoder")
-            load_strictly(goae.encoder, read_model(path).state, path)
+        if name == "refiner":
+            load_trained_encoder(config, goae)
             sources["encoder"] = module_hash(goae.encoder)
-            stage = build.build_refiner_stage(config, goae, perception, fabric.device)
-        stats = {"canonical statistics": build.build_stats(config, generator).digest()} if has_bg(config, name) else {}
+        stage = build_stage(config, name, goae, perception, fabric.device)
+        if isinstance(stage, EncoderStage) and fabric.is_global_zero:
+            warn_of_untrained_rows(stage)
+        stats = build.build_stats(config, generator) if build.has_bg(config, name) else None
         if fabric.is_global_zero and failure is None:
-            claim_sources(config.run_dir, name, sources | stats)
+            noted = {"canonical statistics": stats.digest()} if stats else {}
+            claim_sources(config.run_dir, name, sources | noted)
         fabric.barrier()
         fit_stage(config, stage, goae, perception, fabric, tracker, failure)
     tracker.close()
     return config.run_dir
 
 
-def has_bg(config: TrainConfig, stage: str) -> bool:
-    """Whether L_BG takes part in a stage."""
-    return bool(config.stages.encoder.bg if stage == "encoder" else config.stages.refiner.bg)
+def stages_to_do(config: TrainConfig) -> list[str]:
+    """The stages asked for that this run has not trained yet, in order."""
+    return unfinished(config, {name: fit_config(config, name) for name in config.own_stages})
 
 
-def warn_of_random_backbone(config: TrainConfig) -> None:
-    """Say so where the encoder starts from random weights although published ones fit its backbone."""
-    name = build.published_backbone(config)
-    if name and not config.paths.backbone:
-        log.warning(
-            "paths.backbone is empty, so the encoder starts from random weights. For published ones run `python "
-            "scripts/fetch_weights.py %s --accept-licence`, which fetches them or says where to get them, and set "
-            "paths.backbone=weights/%s",
-            name,
-            FILES[name],
-        )
+def build_parts(
+    config: TrainConfig, todo: Sequence[str], device: torch.device
+) -> tuple[TriPlaneGenerator, LatentInverter, build.Perception]:
+    """The generator as training renders it, the networks around it as stage 1 starts from them, and frozen ones."""
+    generator = build.for_training(config, build.build_generator(config))
+    networks = build.build_networks(config, generator, device)
+    if "encoder" in todo:
+        build.load_start(config, networks)
+    return generator, networks, build.build_perception(config.perception, device)
+
+
+def load_trained_encoder(config: TrainConfig, goae: LatentInverter) -> None:
+    """Give `goae` the encoder that stage 1 left."""
+    path = trained(config, "encoder")
+    load_strictly(goae.encoder, read_model(path).state, path)
+
+
+def build_stage(
+    config: TrainConfig, name: str, goae: LatentInverter, perception: build.Perception, device: torch.device
+) -> Stage:
+    """A stage by its name, on `device`."""
+    if name == "encoder":
+        return build.build_encoder_stage(config, goae, perception, device)
+    assert isinstance(goae, GOAE)  # no other method has the stage
+    return build.build_refiner_stage(config, goae, perception, device)
 
 
 def warn_of_untrained_rows(stage: EncoderStage) -> None:

@@ -314,10 +314,18 @@ def test_files_may_move_but_not_come_or_go(tmp_path: Path) -> None:
     claimed(tmp_path, "paths.generator=a.pkl")
     made = claimed(tmp_path, "paths.generator=b.pkl")
     assert load_run(made.run_dir, TrainConfig).paths.generator == "b.pkl"
-    refused = {"paths.generator=random": "'b.pkl' in the run, 'random' now", "paths.backbone=c": "'' in the run"}
+    refused = {"paths.generator=random": "'b.pkl' in the run, 'random' now", "paths.backbone=c": "'random' in the run"}
     for given, told in refused.items():
         with pytest.raises(ValueError, match=told):
             claimed(tmp_path, "paths.generator=b.pkl", given)
+
+
+def test_a_run_from_before_random_weights_were_named_goes_on_with_them(tmp_path: Path) -> None:
+    claimed(tmp_path, "paths.backbone=")
+    made = claimed(tmp_path, "paths.backbone=random")
+    assert load_run(made.run_dir, TrainConfig).paths.backbone == "random"
+    with pytest.raises(ValueError, match=r"paths\.backbone: 'random' in the run, 'published' now"):
+        claimed(tmp_path, "paths.backbone=published")
 
 
 def test_a_start_that_left_nothing_trained_does_not_claim_the_name(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Every rival is built in every world, in the sizes of its generator."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from goae import build
 from goae.config import METHODS, TrainConfig
 from goae.extractors.bisenet import BiSeNet
 from goae.extractors.mini_network import NUM_PARTS
-from goae.runs.train import warn_of_random_backbone
 from goae.weights import FILES
 
 OTHERS = ("prior", "camera")  # experiments of other scripts than train.py
@@ -81,20 +79,28 @@ def test_a_generator_is_read_from_the_cache_and_its_statistics_lie_beside_it(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "file"),
     [
-        (["experiment=ffhq"], "fetch_weights.py swin .*paths.backbone=weights/swinv2_base"),
-        (["experiment=afhq_cat", "method=psp"], "fetch_weights.py arcface .*paths.backbone=weights/model_ir_se50.pth"),
-        (["experiment=ffhq", "paths.backbone=own.pth"], ""),
+        (["experiment=ffhq"], "weights/swinv2_base_window12to16_192to256.safetensors"),
+        (["experiment=ffhq", "sweep=weight_adv"], "weights/swinv2_base_window12to16_192to256.safetensors"),
+        (["experiment=afhq_cat", "method=psp"], "weights/model_ir_se50.pth"),
+        (["experiment=ffhq", "method=ide3d"], "weights/model_ir_se50.pth"),
+        (["experiment=ffhq", "paths.backbone=own.pth"], "own.pth"),
+        (["experiment=ffhq", "method=e4e", "paths.backbone=random"], ""),
+        (["experiment=ffhq", "sweep=backbone", "encoder.backbone.embed_dim=64"], ""),
         (["experiment=mini"], ""),
         (["experiment=tiny", "method=e4e"], ""),
     ],
 )
-def test_a_random_backbone_is_warned_of_where_published_weights_fit(
-    given: list[str], told: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    warn_of_random_backbone(composed_as(TrainConfig, *given))
-    assert re.search(told, caplog.text) and bool(caplog.text) == bool(told)
+def test_stage_1_starts_from_the_published_weights_that_fit(given: list[str], file: str) -> None:
+    assert build.backbone_path(composed_as(TrainConfig, *given)) == file
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_path_is_no_choice_where_published_weights_fit(method: str) -> None:
+    config = composed_as(TrainConfig, "experiment=ffhq", f"method={method}", "paths.backbone=")
+    with pytest.raises(ValueError, match=r"give paths\.backbone=published .*, or paths\.backbone=random"):
+        build.backbone_path(config)
 
 
 def test_random_weights_of_a_generator_are_asked_for_by_name() -> None:

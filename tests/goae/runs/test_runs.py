@@ -395,6 +395,22 @@ def test_messages_are_one_paragraph(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "stepz" in text and "Traceback" not in text
 
 
+@pytest.mark.parametrize("method", ["goae", "ide3d"])
+def test_all_missing_files_are_named_before_any_is_read(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("goae.runs.train.launch", lambda config: pytest.fail("launched"))
+    given = f"method={method}", f"paths.runs={tmp_path}", "data.train=none"
+    config = composed_as(TrainConfig, "experiment=ffhq", *given)
+    with pytest.raises(FileNotFoundError) as caught:
+        train(config)
+    told = ["data.train: none", "ffhqrebalanced512-128 --accept-licence", "perception.lpips", "perception.identity"]
+    told += {"goae": ["swin --accept-licence", "canonical_stats.py experiment=ffhq"], "ide3d": ["rival.parts"]}[method]
+    assert all(text in str(caught.value) for text in told)
+    assert not list(tmp_path.iterdir())
+
+
 def test_processes_that_take_themselves_for_the_only_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed_as(TrainConfig, "experiment=tiny", "device=cpu")
     monkeypatch.setenv("WORLD_SIZE", "2")
