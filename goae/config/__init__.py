@@ -3,6 +3,7 @@
 from goae.config.composing import (
     PLUGINS,
     claim_run,
+    compare_run,
     flatten,
     has_plugin,
     load_run,
@@ -90,6 +91,7 @@ __all__ = [
     "ValidationConfig",
     "check_device",
     "claim_run",
+    "compare_run",
     "find_run",
     "flatten",
     "has_plugin",

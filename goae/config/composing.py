@@ -109,29 +109,38 @@ def to_object(composed: DictConfig, schema: type[C]) -> C:
 
 
 def to_plain(config: RunConfig) -> dict[str, Any]:
-    """Nested dictionaries of plain values."""
-    return dataclasses.asdict(config)
+    """Nested dictionaries of plain values, of all that makes the run: not whether to print its plan."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if key != "plan"}
 
 
 def claim_run(config: RunConfig) -> None:
-    """Store the configuration in the run folder, or check that what has been trained there was started with it.
+    """Store the configuration in the run folder, and what of it has changed since the run was last started.
 
-    Learning rates, clipping, precision and what becomes of bad steps may change; the run folder notes when.
+    Raises: as `compare_run`.
+    """
+    note_changes(config.run_dir, compare_run(config))
+    store_config(config)
+
+
+def compare_run(config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Check that what has been trained in the run folder was started with this configuration.
+
+    Returns: key -> value of before, value of now, of what may change and is noted: learning rates, clipping, precision
+        and what becomes of bad steps.
     Raises: ValueError listing each key that differs, except those that may change (steps, logging, device, places).
     """
-    path = config.run_dir / "config.yaml"
-    if path.exists() and has_trained(config.run_dir):
-        stored, current = _compared(load_run(config.run_dir, type(config))), _compared(config)
-        differ = [k for k in sorted(stored | current) if not _same(k, stored.get(k), current.get(k), config)]
-        if differ:
-            lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
-            raise ValueError(
-                f"The run {config.run_dir} was started with another configuration ({lines}). Give its own values to "
-                f"go on, choose another name with run=NAME, or delete the folder to start it again."
-            )
-        tuned = [key for key in sorted(stored | current) if _tuned(key) and stored.get(key) != current.get(key)]
-        note_changes(config.run_dir, {key: (stored.get(key), current.get(key)) for key in tuned})
-    store_config(config)
+    if not (config.run_dir / "config.yaml").exists() or not has_trained(config.run_dir):
+        return {}
+    stored, current = _compared(load_run(config.run_dir, type(config))), _compared(config)
+    differ = [k for k in sorted(stored | current) if not _same(k, stored.get(k), current.get(k), config)]
+    if differ:
+        lines = "; ".join(f"{k}: {stored.get(k)!r} in the run, {current.get(k)!r} now" for k in differ)
+        raise ValueError(
+            f"The run {config.run_dir} was started with another configuration ({lines}). Give its own values to "
+            f"go on, choose another name with run=NAME, or delete the folder to start it again."
+        )
+    tuned = [key for key in sorted(stored | current) if _tuned(key) and stored.get(key) != current.get(key)]
+    return {key: (stored.get(key), current.get(key)) for key in tuned}
 
 
 def store_config(config: RunConfig) -> None:

@@ -103,6 +103,7 @@ class TrainConfig(InRunFolder):
     run: str = ""  # empty: <experiment>-seed<seed>; the same name resumes
     method: str = "goae"  # goae | psp | e4e | ide3d: the encoders of the paper's Table 1; of rivals stage 1 alone
     stage: str = "all"  # all | encoder | refiner
+    plan: bool = False  # print what the run will need and whether it is there, and start nothing
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes on this machine; torchrun has to start as many

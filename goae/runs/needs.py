@@ -11,6 +11,13 @@ from goae.runs.setup import trained
 from goae.weights import FILES, cache
 
 THERE, MISSING, DAMAGED = "there", "missing", "damaged"
+# a data set's folder -> the command that fills it
+MAKERS = {
+    "ffhq": "python scripts/prepare_ffhq.py --images FFHQ_512.zip",
+    "afhq_cat": "python scripts/prepare_afhq.py --images CROPS",
+    "mini": "python scripts/make_mini_data.py",
+    "mini-prior": "python scripts/make_mini_data.py --out data/mini-prior --train 8000 --val 2000 --splits train val",
+}
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ def require_files(config: TrainConfig, stages: Sequence[str]) -> None:
 def _data(key: str, given: str) -> Need:
     if given and Path(given).expanduser().exists():
         return Need(key, given)
-    makers = "scripts/make_mini_data.py makes the mini world's, scripts/prepare_*.py the full one's"
-    return Need(key, given or "no path", MISSING, makers)
+    made = MAKERS.get(Path(given).parent.name, f"give {key}=FOLDER_OR_ZIP of images and labels in EG3D's format")
+    return Need(key, given or "no path", MISSING, made)
 
 
 def _file(key: str, given: str, *, name: str = "", otherwise: str = "") -> Need:

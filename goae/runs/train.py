@@ -135,7 +135,7 @@ def fit_stage(
     perception: build.Perception,
     fabric: "Fabric",
     tracker: Tracker,
-    failure: Failure | None,
+    failure: Failure | None = None,
 ) -> None:
     """Run the loop over the training images of `config`, or a step of it that failed."""
     cfg = fit_config(config, stage.name)

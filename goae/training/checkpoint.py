@@ -10,11 +10,12 @@ import torch
 from eg3d.integrity import save_object, verify
 
 log = logging.getLogger(__name__)
+KEEP = 2  # checkpoints of a stage
 PATTERN = re.compile(r"step-(\d{9})\.pt")
 DAMAGED = ".damaged"
 
 
-def save(state: dict[str, Any], folder: Path, step: int, *, keep: int = 2) -> Path:
+def save(state: dict[str, Any], folder: Path, step: int, *, keep: int = KEEP) -> Path:
     """Write `folder/step-NNNNNNNNN.pt` so that a reader sees all of it or nothing, and drop all but the `keep` newest.
 
     Files of later steps are damaged, since training goes on from the newest that is not: `.damaged` is added to their

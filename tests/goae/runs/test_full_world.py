@@ -121,6 +121,7 @@ def configured(experiment: str, folder: Path) -> TrainConfig:
         *write_perception(folder, "parser" if experiment == "ffhq" else "segmenter"),
         f"paths.runs={folder}",
         f"paths.generator={folder / 'generator.safetensors'}",
+        "paths.backbone=random",
         f"data.train={write_images(folder / 'train', 2)}",
         f"data.validation={write_images(folder / 'validation', 1)}",
         "run=full",
