@@ -15,6 +15,7 @@ from eg3d.cameras import split_label
 from eg3d.generator import TriPlaneGenerator
 from eg3d.nn.backbone import Features
 from eg3d.rendering.rays import rays
+from eg3d.rendering.sampling import Uniforms
 from torch import Tensor
 
 from goae.models.afa import AFA
@@ -25,6 +26,7 @@ from goae.models.occlusion import (
     dense_depth,
     draw_sigmas,
     mix_planes,
+    silhouette_depth,
     surface_points,
     visibility_masks,
 )
@@ -32,7 +34,10 @@ from goae.models.occlusion import (
 
 @dataclass
 class GOAEConfig:
-    """Choices of the method that have no weights. The defaults are the paper's; see `preset`."""
+    """Choices of the method that have no weights; see `preset`.
+
+    A default is what a stored configuration without that choice means, so choices that came later keep it.
+    """
 
     mix: MixConfig = field(default_factory=MixConfig)
     edit_late_rows: str = "edited"  # rows above F when rendering an edited F*: edited (paper) or source (release)
@@ -54,7 +59,7 @@ def preset(name: str) -> GOAEConfig:
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
     if name == "paper":
-        return GOAEConfig()
+        return GOAEConfig(mix=MixConfig(depth_rays="silhouettes"))
     mix = MixConfig(planes="xy", close="blur", sigma=None, oob="clamp", depth_density=0.5, input_view="F*")
     return GOAEConfig(mix=mix, edit_late_rows="source", edit_glass_comp=0.8)
 
@@ -128,8 +133,9 @@ class GOAE(LatentInverter):
 
         Args:
             sigmas: (B, 2) blur widths, see `visibility_masks`; None: as configured, random ones drawn with seed 0.
-            uniforms: of the depth render; `Uniforms` have to be of its resolution.
+            uniforms: of the depth render; `Uniforms` have to be of its resolution, and of dense rays.
         Returns: (B, 3, 1, P, P) in [0, 1]. No gradient.
+        Raises: ValueError if `Uniforms` are given and only some rays are rendered.
         """
         mix, rendering = self.config.mix, self.generator.config.rendering
         size = planes_f.shape[-1]
@@ -139,14 +145,27 @@ class GOAE(LatentInverter):
         def depth_under(camera: Tensor, rays_per_axis: int) -> Tensor:
             return self.generator.render_depth(planes, camera, resolution=rays_per_axis, uniforms=uniforms)
 
+        def depth_at(image: int, pixels: Tensor) -> Tensor:
+            chosen = (x[image : image + 1, pixels] for x in (origins, directions))
+            return self.generator.depth_along(planes[image : image + 1], *chosen, uniforms=uniforms).flatten()
+
+        if mix.depth_rays != "dense" and isinstance(uniforms, Uniforms):
+            raise ValueError(
+                f"uniforms are given for a number of rays, but with mix.depth_rays={mix.depth_rays} it depends on the "
+                "depth; give a torch.Generator or None, or set mix.depth_rays=dense"
+            )
         if mix.planes == "none":
             return planes.new_ones(len(planes), 3, 1, size, size)
         if sigmas is None:
             sigmas = draw_sigmas(mix, len(c), torch.Generator().manual_seed(0))
+        axes, box_warp = rendering.plane_axes, rendering.box_warp
         with torch.no_grad():
-            depth = dense_depth(depth_under, c, resolution)
-            points = surface_points(depth, *rays(*split_label(c), resolution))
-            axes, box_warp = rendering.plane_axes, rendering.box_warp
+            origins, directions = rays(*split_label(c), resolution)
+            if mix.depth_rays == "dense":
+                depth = dense_depth(depth_under, c, resolution)
+            else:
+                depth = silhouette_depth(depth_under, depth_at, c, resolution, jump=mix.depth_jump * box_warp / size)
+            points = surface_points(depth, origins, directions)
             return visibility_masks(points, mix, axes=axes, resolution=size, box_warp=box_warp, sigmas=sigmas)
 
     def mix(

@@ -265,6 +265,19 @@ class TriPlaneGenerator(nn.Module):
         found = self.renderer.depth(planes, self.decoder, *self._rays(c, resolution, uniforms, planes.device))
         return found.depth.transpose(1, 2).unflatten(2, (resolution, resolution))
 
+    def depth_along(
+        self,
+        planes: Tensor,
+        ray_origins: Tensor,
+        ray_directions: Tensor,
+        *,
+        uniforms: Uniforms | torch.Generator | None = None,
+    ) -> Tensor:
+        """`render_depth` along any rays (B, M, 3) of length 1: (B, M, 1)."""
+        if not isinstance(uniforms, Uniforms):
+            uniforms = self._uniforms(*ray_origins.shape[:2], uniforms, planes.device)
+        return self.renderer.depth(planes, self.decoder, ray_origins, ray_directions, uniforms).depth
+
     def superresolve(
         self, image_raw: Tensor, feature_image: Tensor, ws: Tensor, *, rng: torch.Generator | None = None
     ) -> Tensor:
@@ -315,8 +328,7 @@ class TriPlaneGenerator(nn.Module):
         self, c: Tensor, resolution: int, uniforms: Uniforms | torch.Generator | None, device: torch.device
     ) -> tuple[Tensor, Tensor, Uniforms]:
         """Origins and directions of the rays of cameras c, and where the samples lie on them."""
-        with torch.autocast(device.type, enabled=False):  # directions of three digits would blur the picture
-            origins, directions = rays(*split_label(c), resolution)
+        origins, directions = rays(*split_label(c), resolution)
         if not isinstance(uniforms, Uniforms):
             uniforms = self._uniforms(c.shape[0], resolution**2, uniforms, device)
         return origins, directions, uniforms

@@ -36,6 +36,14 @@ def test_directions_have_unit_length_and_follow_the_camera() -> None:
     assert c.grad is not None and c.grad[:, :11].abs().sum() > 0 and c.grad[:, 16] @ c.grad[:, 16] > 0
 
 
+def test_autocast_leaves_rays_as_they_are() -> None:
+    """Directions of three digits would move surface points by several texels."""
+    c = split_label(canonical_label())
+    with torch.autocast("cpu", torch.bfloat16):
+        _, directions = rays(*c, 9)
+    assert torch.equal(directions, rays(*c, 9)[1])
+
+
 def test_no_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match="resolution"):
         rays(*split_label(canonical_label()), 0)

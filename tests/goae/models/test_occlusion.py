@@ -17,7 +17,9 @@ from goae.models.occlusion import (
     dense_depth,
     draw_sigmas,
     gaussian_blur,
+    jumps,
     mix_planes,
+    silhouette_depth,
     soft_closing,
     surface_points,
     texel_hits,
@@ -186,6 +188,64 @@ def test_dense_depth_and_closing_leave_no_hole_in_the_paper_mask() -> None:
     assert holes(32, "none") > 200
 
 
+def sphere_under(c: Tensor, size: int, *, radius: float = 0.35, behind: float = 3.3) -> Tensor:
+    """Depth (B, 1, n, n) of a sphere about the origin before a background at one distance."""
+    origins, directions = rays(*split_label(c), size)
+    along = -(origins * directions).sum(-1)
+    square = radius**2 - (origins.square().sum(-1) - along.square())
+    return torch.where(square > 0, along - square.clamp(min=0).sqrt(), behind).view(-1, 1, size, size)
+
+
+def sparse(c: Tensor, resolution: int, jump: float, **scene: float) -> tuple[Tensor, int]:
+    """`silhouette_depth` of the sphere, and how many rays of the dense map were asked for."""
+    dense, asked = sphere_under(c, resolution, **scene), []
+
+    def depth_at(image: int, pixels: Tensor) -> Tensor:
+        assert len(pixels) <= 128**2
+        asked.append(len(pixels))
+        return dense[image].flatten()[pixels]
+
+    found = silhouette_depth(lambda k, size: sphere_under(k, size, **scene), depth_at, c, resolution, jump=jump)
+    return found, sum(asked)
+
+
+def test_smooth_depth_is_interpolated_as_if_it_were_dense() -> None:
+    """A sphere that fills the image: no ray beyond the coarse ones, errors of second order in their pitch."""
+    c = labels(2)
+    found, asked = sparse(c, 128, 0.1, radius=1.0)
+    dense = sphere_under(c, 128, radius=1.0)
+    assert asked == 0 and float(dense.max() - dense.min()) > 0.02
+    assert float((found - dense)[..., 2:-2, 2:-2].abs().max()) < 1e-4
+    assert float((found - dense).abs().max()) < 4e-3  # the border takes the nearest: half a coarse pixel
+
+
+def test_silhouettes_are_rendered_and_not_bridged() -> None:
+    c = labels(2)
+    found, asked = sparse(c, 256, 4 / 128)
+    dense = sphere_under(c, 256)
+    gap = (found > float(dense[dense < 3.2].max()) + 0.02) & (found < 3.28)  # between the rim and the background
+    assert not gap.any()
+    bridged, none = sparse(c, 256, float("inf"))
+    assert none == 0 and int(((bridged > 2.8) & (bridged < 3.28)).sum()) > 500
+    assert 0 < asked < 0.25 * dense.numel()
+    assert float((found - dense).abs().max()) < 4 / 128  # what is interpolated lies between four close depths
+    masks = [visibility_masks(points_seen(d, c), MixConfig(), axes=PUBLISHED, resolution=128) for d in (found, dense)]
+    assert float((masks[0] * masks[1]).sum() / torch.maximum(*masks).sum()) > 0.98
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(4, 16), (5, 20), (4, 18), (3, 7), (8, 8), (1, 5)])
+def test_jumps_are_the_gaps_that_an_interpolated_pixel_reads(size: int, resolution: int) -> None:
+    depth = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    place = ((torch.arange(resolution).double() + 0.5) * size / resolution - 0.5).clamp(0, size - 1)
+    low, high = (f(place).long() for f in (torch.floor, torch.ceil))
+    corners = torch.stack([depth[..., y[:, None], x] for y in (low, high) for x in (low, high)])
+    spread = corners.amax(0) - corners.amin(0)
+    assert (jumps(depth, resolution, 0.3) >= (spread > 0.3)).all()
+    inside = (place % 1 > 0) & (place > 0) & (place < size - 1)  # pixels that read four others
+    both = inside[:, None] & inside
+    assert torch.equal(jumps(depth, resolution, 0.3)[..., both], (spread > 0.3)[..., both])
+
+
 def test_T8_mask_follows_the_injected_sigmas() -> None:
     c, depth = labels(2), 2.7 + 0.1 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(4))
     points, sigmas = points_seen(depth, c), torch.tensor([[1.0, 2.0], [1.7, 1.2]])
@@ -273,6 +333,8 @@ def test_gradient_reaches_the_planes_and_not_the_depth() -> None:
         ("kernel", 4),
         ("depth_density", 0.0),
         ("depth_resolution", 0),
+        ("depth_rays", "sparse"),
+        ("depth_jump", -1.0),
     ],
 )
 def test_config_names_the_wrong_key(field: str, value: object) -> None:

@@ -16,6 +16,11 @@ def rays(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> tuple[Tensor
     """
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1, but is {resolution}")
+    with torch.autocast(cam2world.device.type, enabled=False):  # directions of three digits would blur the picture
+        return _rays(cam2world, intrinsics, resolution)
+
+
+def _rays(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     x, y = _pixel_centres(resolution, cam2world)
     fx, fy = intrinsics[:, 0, 0, None], intrinsics[:, 1, 1, None]
     cx, cy, skew = intrinsics[:, 0, 2, None], intrinsics[:, 1, 2, None], intrinsics[:, 0, 1, None]
