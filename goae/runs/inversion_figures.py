@@ -21,9 +21,9 @@ from goae.evaluation.runner import Method, reconstruct, write_json
 from goae.inversion import Inverter
 from goae.loading import read_generator
 from goae.models.goae import GOAE
-from goae.models.occlusion import dense_depth, seen_points, surface_points
+from goae.models.occlusion import RELEASED_PLANE_RESOLUTION, dense_depth, seen_points, surface_points
 from goae.runs.background_study import background_record
-from goae.runs.occlusion_study import occlusion_record
+from goae.runs.occlusion_study import inverted_masks, occlusion_record, true_masks
 from goae.runs.protocol_inputs import PEOPLE
 from goae.runs.setup import device_of, finished_stages, open_run, run_encoder, run_inverter
 from goae.viz.grid import depth_picture
@@ -101,9 +101,11 @@ def ablation_of_alignment(config: FiguresConfig) -> Path:
 def ablation_of_mix(config: FiguresConfig) -> Path:
     """Fig. 9: a novel view of the refined planes without and with the mix, and what the input camera sees of it.
 
-    Where there are true novel views, errors at seen and hidden places go to `figure-9.json` beside the picture.
+    Where there are true novel views, errors at seen and hidden places go to `figure-9.json` beside the picture. What
+    the mask loses with few rays goes to `figure-9-rays.json`.
     """
     inverter = run_inverter(open_run(config, config.ours))
+    write_json(measure_rays(config, inverter.goae), Path(config.output) / f"figure-{config.figure}-rays.json")
     if config.multiview:
         write_json(measure_mix(config, inverter.goae), Path(config.output) / f"figure-{config.figure}.json")
     rows = []
@@ -122,6 +124,17 @@ def measure_mix(config: FiguresConfig, goae: GOAE) -> dict[str, Any]:
     people = People(*(images.rows[name] for name in PEOPLE))
     tasks = novel_view_tasks(people, [-60.0, -30.0, 0.0, 30.0, 60.0], [60.0])
     return occlusion_record(goae, images, tasks[:: max(1, len(tasks) // config.num_sides)])
+
+
+def measure_rays(config: FiguresConfig, goae: GOAE) -> dict[str, Any]:
+    """`mask_rows` of the subjects; in the mini world also with planes filled up to 256², and of as many true heads."""
+    given, size = [(s.image, s.c) for s in subjects(config)], goae.generator.config.plane_resolution
+    record = {"num_inputs": len(given), f"inversions_{size}": inverted_masks(goae, given, size)}
+    if config.multiview:
+        full = RELEASED_PLANE_RESOLUTION
+        record[f"inversions_{full}"] = inverted_masks(goae, given, full)
+        record[f"heads_{full}"] = true_masks(len(given), goae.generator.config.rendering)
+    return record
 
 
 @torch.inference_mode()

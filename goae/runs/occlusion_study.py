@@ -1,21 +1,42 @@
-"""Where the mix helps (Fig. 9): errors of novel views at places that the input camera saw, and at those it did not."""
+"""Where the mix helps (Fig. 9): errors of novel views at places that the input camera saw, and at those it did not.
 
-from collections.abc import Sequence
+And what the mask loses when few of its rays are rendered: overlap with the mask of dense rays, and change of views.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from eg3d.cameras import split_label
 from eg3d.rendering.rays import rays
+from eg3d.rendering.renderer import RenderingConfig
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from goae.data.heads import Part
+from goae.camera.level import mirrored
+from goae.data.cameras import sample_mini_labels
+from goae.data.head_render import render_heads
+from goae.data.heads import Part, sample_heads
 from goae.evaluation.intervals import mean_intervals
 from goae.evaluation.protocols import Batch, Images, Task, read_batch
 from goae.models.goae import GOAE
-from goae.models.occlusion import seen_points, surface_points
+from goae.models.occlusion import (
+    COARSE,
+    RELEASED_PLANE_RESOLUTION,
+    MixConfig,
+    dense_depth,
+    mix_planes,
+    seen_points,
+    silhouette_depth,
+    surface_points,
+    visibility_masks,
+)
 
 PLANES = ("w_plus", "no_mix", "mix")  # of the code, refined everywhere, refined where the mask says so
 REGIONS = ("seen", "hidden", "background")
+JUMPS = (1.0, 2.0, 4.0, 8.0, math.inf)  # texels; the last interpolates everywhere
+DENSITY = 2  # dense rays for a texel, along each axis
 
 
 def occlusion_record(goae: GOAE, images: Images, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -64,3 +85,104 @@ def region_masks(source: Batch, target: Batch) -> Tensor:
     head = target["parts"] != Part.BACKGROUND
     seen = seen.view_as(head)
     return torch.cat([head & seen, head & ~seen, ~head], dim=1).float()
+
+
+@torch.inference_mode()
+def inverted_masks(goae: GOAE, inputs: Iterable[tuple[Tensor, Tensor]], size: int) -> list[dict[str, Any]]:
+    """`mask_rows` of inversions, planes filled up to size² texels; views from the mirrored camera.
+
+    Args:
+        inputs: images (1, 3, H, H) and labels (1, 25).
+    """
+    found, device = [], goae.generator.w_avg.device
+    for image, label in inputs:
+        c = label.to(device)
+        out = goae(image.to(device), c)
+        planes_w, planes_f = (_filled(planes, size) for planes in (out.planes_w, out.planes_f))
+        across = mirrored(goae.generator, c)
+
+        def depth_under(camera: Tensor, rays_per_axis: int, planes: Tensor = planes_f) -> Tensor:
+            return goae.generator.render_depth(planes, camera, resolution=rays_per_axis)
+
+        depths, shares = sparse_depths(depth_under, c, size, goae.generator.config.rendering.box_warp)
+        masks = [_mask(depth, c, size, goae.generator.config.rendering) for depth in depths]
+        shown = [goae.render(mix_planes(planes_w, planes_f, mask), out.ws, across).image for mask in masks]
+        found.append(_compared(masks, shares, shown))
+    return mask_rows(found)
+
+
+def true_masks(num: int, rendering: RenderingConfig, size: int = RELEASED_PLANE_RESOLUTION) -> list[dict[str, Any]]:
+    """`mask_rows` of the surfaces of random procedural heads, which are sharp: no ray lies between two depths."""
+    rng, found = torch.Generator().manual_seed(0), []
+    heads, labels = sample_heads(num, rng), sample_mini_labels(num, rng)
+    for number in range(num):
+        head, c = heads[number : number + 1], labels[number : number + 1]
+
+        def depth_under(camera: Tensor, rays_per_axis: int, head: Any = head) -> Tensor:
+            return render_heads(head, camera, resolution=rays_per_axis, supersampling=1).depth
+
+        depths, shares = sparse_depths(depth_under, c, size, rendering.box_warp)
+        found.append(_compared([_mask(depth, c, size, rendering) for depth in depths], shares))
+    return mask_rows(found)
+
+
+def sparse_depths(
+    depth_under: Callable[[Tensor, int], Tensor], c: Tensor, size: int, box_warp: float
+) -> tuple[list[Tensor], list[float]]:
+    """Depth for a mask of size² texels, of one image: of dense rays, of the coarse rays alone, and for each of `JUMPS`.
+
+    Returns: the maps; the shares of the dense rays that each needs.
+    """
+    resolution = DENSITY * size
+    dense, coarse = (dense_depth(depth_under, c, n) for n in (resolution, resolution // COARSE))
+    depths, shares = [dense, coarse], [1.0, 1 / COARSE**2]
+    for jump in JUMPS:
+        asked = [resolution**2 // COARSE**2]
+
+        def depth_at(image: int, pixels: Tensor, asked: list[int] = asked) -> Tensor:
+            asked.append(len(pixels))
+            return dense[image].flatten()[pixels]
+
+        depths.append(silhouette_depth(lambda *_: coarse, depth_at, c, resolution, jump=jump * box_warp / size))
+        shares.append(sum(asked) / resolution**2)
+    return depths, shares
+
+
+def mask_rows(found: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """What each depth map of `sparse_depths` but the first gives, mean and worst over all inputs.
+
+    `jump`: texels, null where all is interpolated, `coarse` for the coarse rays alone; `rays`: share of the dense ones;
+    `iou`, `iou_worst`: overlap with the mask of dense rays, by plane; `psnr`: of views, against those of that mask.
+    """
+    numbers = torch.stack(list(found))  # (N, maps, rays + planes + views)
+    mean, worst = numbers.mean(0).tolist(), numbers.amin(0).tolist()
+    most = numbers.amax(0).tolist()
+    rows = []
+    names = ["coarse", *(None if math.isinf(jump) else jump for jump in JUMPS)]
+    for name, (rays_, *iou, psnr), (_, *low, lowest), (most_rays, *_) in zip(names, mean, worst, most, strict=True):
+        row = {"jump": name, "rays": rays_, "rays_most": most_rays, "iou": iou, "iou_worst": low}
+        rows.append(row if math.isnan(psnr) else row | {"psnr": psnr, "psnr_worst": lowest})
+    return rows
+
+
+def _filled(planes: Tensor, size: int) -> Tensor:
+    """(B, 3, C, P, P) -> (B, 3, C, size, size)."""
+    filled = interpolate(planes.flatten(1, 2), (size, size), mode="bilinear", align_corners=False)
+    return filled.unflatten(1, planes.shape[1:3])
+
+
+def _mask(depth: Tensor, c: Tensor, size: int, rendering: RenderingConfig) -> Tensor:
+    points = surface_points(depth, *rays(*split_label(c), depth.shape[-1]))
+    axes, box_warp = rendering.plane_axes, rendering.box_warp
+    return visibility_masks(points, MixConfig(), axes=axes, resolution=size, box_warp=box_warp)
+
+
+def _compared(masks: Sequence[Tensor], shares: Sequence[float], views: Sequence[Tensor] = ()) -> Tensor:
+    """Of one input, every map against the first: (maps, 5) of rays, three overlaps, PSNR of the views or NaN."""
+    rows = []
+    for i in range(1, len(masks)):
+        both, either = masks[i].minimum(masks[0]), masks[i].maximum(masks[0])
+        iou = both.sum((0, 2, 3, 4)) / either.sum((0, 2, 3, 4))
+        error = (views[i] - views[0]).square().mean().clamp(min=1e-10) if views else torch.tensor(math.nan)
+        rows.append(torch.stack([torch.tensor(shares[i]), *iou.cpu(), 10 * torch.log10(4 / error.cpu())]))
+    return torch.stack(rows).double()

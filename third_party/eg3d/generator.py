@@ -275,7 +275,8 @@ class TriPlaneGenerator(nn.Module):
     ) -> Tensor:
         """`render_depth` along any rays (B, M, 3) of length 1: (B, M, 1)."""
         if not isinstance(uniforms, Uniforms):
-            uniforms = self._uniforms(*ray_origins.shape[:2], uniforms, planes.device)
+            batch, num_rays, _ = ray_origins.shape
+            uniforms = self._uniforms(batch, num_rays, uniforms, planes.device)
         return self.renderer.depth(planes, self.decoder, ray_origins, ray_directions, uniforms).depth
 
     def superresolve(

@@ -8,14 +8,14 @@ import pytest
 import torch
 from eg3d.cameras import canonical_label, join_label, pose_from_angles, split_label
 from eg3d.rendering.rays import rays
-from tiny import tiny_goae, tiny_images
+from tiny import tiny_goae, tiny_images, tiny_labels
 from torch import Tensor
 
 from goae.config import FiguresConfig
 from goae.data.mini import SplitConfig, write_split
 from goae.evaluation.protocols import Task
 from goae.runs.inversion_figures import measure_mix
-from goae.runs.occlusion_study import occlusion_record, region_errors, region_masks
+from goae.runs.occlusion_study import inverted_masks, occlusion_record, region_errors, region_masks, true_masks
 
 RADIUS = 0.25
 
@@ -80,3 +80,21 @@ def test_inputs_from_the_side_are_spread_over_all_persons(tmp_path: Path) -> Non
     record = measure_mix(config, tiny_goae())
     assert (record["num_inputs"], record["num_persons"]) == (4, 2)
     assert 0 < record["share_seen"] < 1 and record["mix_hidden"] > 0
+
+
+def test_masks_of_few_rays_are_compared_with_the_dense_one() -> None:
+    rows = true_masks(1, tiny_goae().generator.config.rendering, 64)
+    coarse, *found = rows
+    assert [row["jump"] for row in rows] == ["coarse", 1.0, 2.0, 4.0, 8.0, None]
+    assert coarse["rays"] == found[-1]["rays"] == 1 / 16
+    shares, worst = [row["rays"] for row in found], [min(row["iou_worst"]) for row in found]
+    assert shares == sorted(shares, reverse=True) and worst == sorted(worst, reverse=True)
+    assert worst[0] > 0.95 > 0.8 > worst[-1] and "psnr" not in coarse  # a sharp head must not be bridged
+    assert found[0]["iou"] == found[0]["iou_worst"] and found[0]["rays"] == found[0]["rays_most"]  # one input
+
+
+def test_inversions_say_what_few_rays_change_in_views() -> None:
+    inputs = list(zip(tiny_images().split(1), tiny_labels().split(1), strict=True))
+    coarse, *found = inverted_masks(tiny_goae(), inputs, 32)
+    assert found[0]["psnr"] > coarse["psnr"] > coarse["psnr_worst"] > 10
+    assert min(found[0]["iou_worst"]) > 0.9
