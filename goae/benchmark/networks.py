@@ -1,5 +1,6 @@
 """The networks of a configuration, plain and as the library runs them, with random inputs of the right sizes."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 from goae import build
 from goae.benchmark.original import plain_generator, plain_goae
 from goae.config import TrainConfig
-from goae.models.goae import GOAE
+from goae.models.goae import GOAE, preset
+from goae.models.occlusion import COARSE, jumps
 
 YAW, PITCH = 0.4, 0.1  # of the novel view, radians
+AT_JUMPS = 0.14  # share of the mask's dense rays that heads need at jumps of depth, see docs/performance.md
 
 
 class Networks:
@@ -91,3 +94,26 @@ class Scene:
 
     def _expanded(self, c: Tensor) -> Tensor:
         return c.view(1, -1).expand(self.batch_size, -1).to(self.device)
+
+
+def by_paper(config: TrainConfig) -> TrainConfig:
+    """The same sizes by the preset of the paper."""
+    return replace(config, afa=replace(config.afa, variant="paper"), goae=preset("paper"))
+
+
+@torch.no_grad()
+def place_jumps(scene: Scene) -> None:
+    """Set `mix.depth_jump` so that `AT_JUMPS` of the rays are rendered as such: random networks have no silhouettes."""
+    goae, c = scene.ours.goae, scene.c
+    planes = goae.refine_planes(scene.image, goae.invert_w(scene.image, c)).planes
+    mix, size = goae.config.mix, planes.shape[-1]
+    resolution = mix.depth_resolution_for(size)
+    coarse = goae.generator.render_depth(planes, c, resolution=resolution // COARSE)
+    low, high = 0.0, float(coarse.max() - coarse.min())
+    for _ in range(30):
+        middle = (low + high) / 2
+        too_many = float(jumps(coarse, resolution, middle).float().mean()) > AT_JUMPS
+        low, high = (middle, high) if too_many else (low, middle)
+    jump = high * size / goae.generator.config.rendering.box_warp
+    for networks in (scene.ref, scene.ours):
+        networks.goae.config = replace(goae.config, mix=replace(mix, depth_jump=jump))

@@ -3,7 +3,8 @@
 The generator is the library's own with `impl="ref"`: planes sampled in channels-first layout, the samples of all rays
 held at once, one group of convolutions for each image. The encoder is timm's Swin V2 as it stands, attention is torch's
 `MultiheadAttention` with its weights returned, and feature alignment keeps convolutions and normalisations apart. An
-inversion makes three whole images: of the code, of the refined planes (for its depth), and of the view asked for.
+inversion makes three whole images: of the code, of the refined planes (for its depth), and of the view asked for. A
+mask from another depth than that image's is made as the library makes it, with plain operators.
 """
 
 import math
@@ -49,8 +50,13 @@ def invert_and_view(goae: GOAE, image: Tensor, c: Tensor, novel_c: Tensor) -> Te
     """The image of a new camera, after an inversion: three renders and three super-resolutions."""
     code = goae.invert_w(image, c)
     refined = goae.refine_planes(image, code)
-    depth = goae.render(refined.planes, code.ws, c).image_depth
-    planes = mix_planes(code.planes, refined.planes, _visibility(goae, depth, c))
+    generator = goae.generator.config
+    rays_per_axis = goae.config.mix.depth_resolution_for(generator.plane_resolution)
+    if rays_per_axis == generator.neural_rendering_resolution:
+        visibility = _visibility(goae, goae.render(refined.planes, code.ws, c).image_depth, c)
+    else:
+        visibility = goae.visibility(code.planes, refined.planes, c)
+    planes = mix_planes(code.planes, refined.planes, visibility)
     return goae.render(planes, code.ws, novel_c).image
 
 
@@ -58,11 +64,6 @@ def _visibility(goae: GOAE, depth: Tensor, c: Tensor) -> Tensor:
     """The mask from the depth of the refined image, whose resolution the released code uses for it too."""
     mix, rendering = goae.config.mix, goae.generator.config.rendering
     resolution = goae.generator.config.plane_resolution
-    if depth.shape[-1] != mix.depth_resolution_for(resolution):
-        raise ValueError(
-            f"the reference takes the mask from a depth of {depth.shape[-1]}², but the configuration asks for "
-            f"{mix.depth_resolution_for(resolution)}²; set goae.mix.depth_density accordingly"
-        )
     points = surface_points(depth, *rays(*split_label(c), depth.shape[-1]))
     sigmas = draw_sigmas(mix, len(c), torch.Generator().manual_seed(0))
     return visibility_masks(

@@ -7,7 +7,7 @@ import torch
 
 from goae.benchmark import stages, steps
 from goae.benchmark.measure import Work
-from goae.benchmark.networks import Scene
+from goae.benchmark.networks import Scene, by_paper, place_jumps
 from goae.config import PriorConfig, TrainConfig
 
 BF16 = "_bf16"
@@ -35,6 +35,16 @@ def _full(make: Callable[[Scene], Work], cost: float) -> Part:
     return Part(lambda worlds, device: make(Scene(worlds.full, device, worlds.batch_size)), cost)
 
 
+def _paper(make: Callable[[Scene], Work], cost: float) -> Part:
+    def work(worlds: Worlds, device: torch.device) -> Work:
+        scene = Scene(by_paper(worlds.full), device, worlds.batch_size)
+        made = make(scene)
+        place_jumps(scene)
+        return made
+
+    return Part(work, cost)
+
+
 def _mini(make: Callable[[Scene], Work], cost: float) -> Part:
     return Part(lambda worlds, device: make(Scene(worlds.mini, device, worlds.batch_size)), cost)
 
@@ -54,8 +64,10 @@ PARTS = {
     "mix": _full(stages.mix, 2.8),
     "novel_view": _full(stages.novel_view, 5.0),
     "full_inversion": _full(stages.full_inversion, 16.0),
+    "full_inversion_paper": _paper(stages.full_inversion, 19.0),
     "stage1_step": _full(steps.stage1_step, 14.0),
     "stage2_step": _full(steps.stage2_step, 25.0),
+    "stage2_step_paper": _paper(steps.stage2_step, 28.0),
     "mini_encoder": _mini(stages.encoder, 0.1),
     "mini_backbone": _mini(stages.backbone, 0.1),
     "mini_renderer_forward": _mini(stages.renderer_forward, 0.1),

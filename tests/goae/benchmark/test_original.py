@@ -71,10 +71,13 @@ def test_the_parts_of_an_inversion(official: GOAE) -> None:
     assert_equal(official.render(planes, code.ws, c).image, plain.render(planes, code.ws, c).image)
 
 
-def test_a_mask_of_another_resolution_is_refused() -> None:
-    goae = plain_goae(tiny_goae())  # the paper's: four times the texels of the raw image
-    with pytest.raises(ValueError, match="depth_density"):
-        invert_and_view(goae, tiny_images(), tiny_labels(), tiny_labels())
+@torch.no_grad()
+def test_a_whole_inversion_by_the_paper() -> None:
+    """Its depth has four times the rays of the raw image, some of them interpolated."""
+    goae, image, c = tiny_goae(preset("paper")), tiny_images(), tiny_labels()
+    inverter = Inverter(goae)
+    shown = inverter.render(inverter.invert(image, c), c.flip(0)).image
+    assert_equal(shown, invert_and_view(plain_goae(goae), image, c, c.flip(0)), IMAGE_TOLERANCE)
 
 
 def test_the_plain_generator_holds_all_samples_at_once(official: GOAE) -> None:

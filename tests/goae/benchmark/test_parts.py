@@ -7,7 +7,7 @@ from goae.benchmark.parts import PARTS, choose
 
 NAMED = (
     "renderer_forward renderer_backward superresolution backbone encoder afa novel_view full_inversion stage1_step "
-    "stage2_step mini_prior_step mini_stage1_step mini_stage2_step"
+    "stage2_step full_inversion_paper stage2_step_paper mini_prior_step mini_stage1_step mini_stage2_step"
 )
 
 
