@@ -48,6 +48,7 @@ SWITCHES = [
     Switch(6, "goae.mix.oob", "drop", "clamp"),
     Switch(7, "goae.mix.depth_from", "F*", "F*"),
     Switch(7, "goae.mix.depth_density", 2.0, 0.5),
+    Switch(7, "goae.mix.depth_rays", "silhouettes", "dense"),
     Switch(8, "generator.rendering.plane_axes", "xy,xz,zx", "xy,xz,zx"),
     Switch(9, "goae.mix.input_view", "mix", "F*"),
     Switch(10, "stages.encoder.stage_steps", [10_000, 20_000, 30_000], [10_000, 20_000, 30_000]),
