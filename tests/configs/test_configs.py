@@ -24,6 +24,7 @@ from goae.config import (
     to_plain,
 )
 from goae.models.goae import preset
+from goae.training import checkpoint
 from goae.training.changes import read_changes
 
 
@@ -274,8 +275,7 @@ def test_steps_logging_device_and_places_may_change(tmp_path: Path, free: str) -
 def test_what_moves_the_numbers_is_noted_with_its_step(tmp_path: Path) -> None:
     made = claimed(tmp_path)
     for stage, step in (("encoder", 4), ("refiner", 2)):
-        (made.run_dir / f"checkpoints/{stage}").mkdir(parents=True)
-        (made.run_dir / f"checkpoints/{stage}/step-{step:09d}.pt").touch()
+        checkpoint.save({}, made.run_dir / "checkpoints" / stage, step)
     claimed(tmp_path, "precision=bf16-mixed")
     claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=1")
     claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=2")
