@@ -9,7 +9,7 @@ SHIPPED = goae/assets/mini/runs/mini_long-seed0
 
 unexport PYTHONDONTWRITEBYTECODE   # modules are compiled when first imported, once for all processes
 
-.PHONY: mini test coverage lint clean
+.PHONY: mini test rehearsal coverage lint clean
 
 mini: $(VENV)/.installed
 	$(BIN)/python scripts/fetch_weights.py alex
@@ -20,6 +20,9 @@ mini: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) $(TESTS)
+
+rehearsal: $(VENV)/.installed-dev   # docs/full-world.md from its first command to its last, on a miniature of its files
+	$(BIN)/pytest -m rehearsal tests/rehearsal
 
 coverage: $(VENV)/.installed-dev   # the same tests, a quarter slower
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=85 $(TESTS)

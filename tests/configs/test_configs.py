@@ -1,11 +1,13 @@
 """Every experiment composes; the paper's settings stand where they should; wrong keys fail while composing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from composing import CONFIGS, composed, composed_as, composed_by_hydra
+from eg3d.generator import GeneratorConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
@@ -23,7 +25,10 @@ from goae.config import (
     load_run,
     to_plain,
 )
+from goae.models.afa import AFAConfig
+from goae.models.encoder import EncoderConfig
 from goae.models.goae import preset
+from goae.models.pyramid_encoder import RivalConfig
 from goae.training import checkpoint
 from goae.training.changes import read_changes
 
@@ -105,6 +110,14 @@ def test_ffhq_has_the_papers_settings() -> None:
     )
     assert (made.generator.image_resolution, made.data.resolution, made.data.loss_resolution) == (512, 512, 256)
     assert made.canonical.num_samples == 100_000
+
+
+@pytest.mark.parametrize("experiment", ["ffhq", "afhq_cat"])
+def test_recipes_have_the_sizes_of_published_files(experiment: str) -> None:
+    """Those of the defaults, held to the files' names and shapes in tests/goae/models/test_published.py and others."""
+    made = config(f"experiment={experiment}")
+    assert replace(made.generator, avg_camera_pivot=[0.0, 0.0, 0.2]) == GeneratorConfig()  # cats have their own
+    assert (made.encoder, made.afa, made.rival) == (EncoderConfig(), AFAConfig(), RivalConfig())
 
 
 def test_cats_name_their_mask_rule_and_identity_network() -> None:
