@@ -142,8 +142,8 @@ def write_ffhq(folder: Path) -> Path:
 
 
 def write_afhq(folder: Path) -> Path:
-    """AFHQv2 cats likewise: 10, each with its mirrored copy."""
-    names = [f"flickr_cat_{i:06d}{mirror}.png" for i in range(10) for mirror in ("", "_mirror")]
+    """AFHQv2 cats likewise: 20, each with its mirrored copy."""
+    names = [f"flickr_cat_{i:06d}{mirror}.png" for i in range(20) for mirror in ("", "_mirror")]
     return zip_crops(write_crops(folder / "afhq_crops", names, side=SIDE), folder / "afhq_512.zip")
 
 
