@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(PYTEST) $(TESTS)
 
 rehearsal: $(VENV)/.installed-dev   # docs/full-world.md from its first command to its last, on a miniature of its files
-	$(BIN)/pytest -m rehearsal tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m rehearsal tests/rehearsal
 
 coverage: $(VENV)/.installed-dev   # the same tests, a quarter slower
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=85 $(TESTS)

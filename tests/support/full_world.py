@@ -4,6 +4,8 @@ Data sets are named and packed as EG3D's preparation leaves them. Networks have 
 small width; those whose loaders take no width have the published sizes. All weights are random.
 """
 
+import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +32,13 @@ from goae.ir_se import Trunk
 from goae.models.afa import AFA, AFAConfig
 from goae.models.encoder import Encoder, EncoderConfig
 from goae.models.published import export_afa, export_encoder
-from goae.weights import FILES
+from goae.weights import FILES, cache
+from scripts import run_script
 
 SIDE = 128  # of images, published 512
 RAW = 32  # rays along each axis of the raw image, published 128
 WIDTH = 64  # of codes and of the features that are aligned, published 512
+ATTRIBUTES = ("glasses", "smile", "age")
 CAT = 8  # of the classes of VOC
 PERSONS, MOMENTS = ("M003", "W009"), ("happy/level_3/001", "neutral/level_1/002")
 VIEWS = ("left_60", "left_30", "front", "right_30", "right_60")
@@ -124,6 +128,28 @@ OVERLAY: dict[str, list[str]] = {
         *[f"optimisers.{search}.lpips_resolution=0" for search in SEARCHES],
     ],
 }
+
+
+def run_commands(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands of the page in this process, each with its part of the overlay; downloads have to be there.
+
+    Raises: RuntimeError for a command that fails.
+    """
+    for python, path, *arguments in commands:
+        name, printed = Path(path).stem, shlex.join([python, path, *arguments])
+        if (python, path) != ("python", f"scripts/{name}.py"):
+            raise RuntimeError(f"{printed}: expected python scripts/NAME.py")
+        if name == "fetch_weights" and "--list" not in arguments:
+            missing = [a for a in arguments if not a.startswith("--") and not (cache() / FILES[a]).is_file()]
+            if missing:
+                raise RuntimeError(f"{printed}: the miniature has no {', '.join(missing)}")
+            continue
+        if "scores=scores.csv" in arguments:
+            write_scores(Path("heads"), Path("scores.csv"), ATTRIBUTES)
+        began = time.monotonic()
+        if run_script(name, *arguments, *OVERLAY.get(name, [])):
+            raise RuntimeError(f"{printed} failed, see what it wrote")
+        print(f"{time.monotonic() - began:6.1f} s  {printed}", flush=True)
 
 
 # Data sets ------------------------------------------------------------------------------------------------------------
