@@ -133,13 +133,13 @@ def is_named_copy(name: str) -> bool:
 
 
 def count_mirrored(images: PosedImages) -> int:
-    """Number of mirrored copies in a training set: as its manifest tells, else twins by label if these are many."""
+    """Number of mirrored copies in a set: as its manifest tells, else twins by label if these are many."""
     try:
         manifest = json.loads(images.source.read("manifest.json"))
     except (KeyError, ValueError):
         manifest = None
     if isinstance(manifest, dict) and KEPT in manifest:
-        return int(manifest[KEPT])
+        return int(manifest[KEPT]) if manifest.get("split", "train") == "train" else 0  # other splits are rid of them
     twins = count_label_twins(images.labels)
     return twins // 2 if 10 * twins >= len(images) else 0  # a few twins are chance
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from standins import write_crops, zip_crops
 
-from goae.data.copies import Copies
+from goae.data.copies import Copies, count_mirrored
 from goae.data.datasets import PosedImages
 from goae.data.subsets import afhq_entries, celebahq_test, draw, ffhq_entries, mead_entries
 from goae.evaluation.protocols import People, novel_view_tasks
@@ -197,6 +197,8 @@ def test_rebalanced_ffhq_keeps_replicas_together(tmp_path: Path, run: Run) -> No
     train, val = (PosedImages(tmp_path / "ffhq" / f"{split}.zip", SIDE).names for split in ("train", "val"))
     people = [{shown[int(name.removesuffix(".png")[-8:])] for name in part} for part in (train, val)]
     assert len(val) == len(people[1]) == 3 and len(people[0]) == 5 and not people[0] & people[1]
+    assert count_mirrored(PosedImages(tmp_path / "ffhq" / "train.zip", SIDE)) == len(train) // 2
+    assert count_mirrored(PosedImages(tmp_path / "ffhq" / "val.zip", SIDE)) == 0
 
 
 def test_names_of_the_preparation_give_the_draw_of_before(tmp_path: Path, run: Run) -> None:
