@@ -56,7 +56,7 @@ def backbone_path(config: TrainConfig) -> str:
 
 
 def published_fits(config: TrainConfig) -> bool:
-    """Whether the encoder's backbone has the sizes of published weights."""
+    """Check whether the encoder's backbone has the sizes of published weights."""
     if config.method == "goae":
         return config.encoder.backbone == SwinConfig()
     published = RivalConfig()

@@ -27,7 +27,7 @@ def build_stats(config: TrainConfig, generator: TriPlaneGenerator) -> CanonicalS
 
 
 def has_bg(config: TrainConfig, stage: str) -> bool:
-    """Whether L_BG takes part in a stage."""
+    """Check whether L_BG takes part in a stage."""
     return bool(config.stages.encoder.bg if stage == "encoder" else config.stages.refiner.bg)
 
 

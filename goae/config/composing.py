@@ -206,7 +206,7 @@ def _same(key: str, stored: Any, current: Any, config: RunConfig) -> bool:
 
 
 def _tuned(key: str) -> bool:
-    """Whether a change is allowed and noted."""
+    """Check whether a change is allowed and noted."""
     return key in TUNED or key.rsplit(".", 1)[-1] in TUNED_ENDS
 
 

@@ -75,7 +75,7 @@ class Batches:
         return collate([future.result() for future in self.waiting.pop((step, slot))])
 
     def trace(self, step: int, slot: int) -> list[dict[str, Any]]:
-        """What the micro-batch `slot` of `step` is made of: index, name and mirroring of each image."""
+        """List what the micro-batch `slot` of `step` is made of: index, name and mirroring of each image."""
         visits = self.order.visits(step, slot)
         return [{"index": v.index, "name": self.images.names[v.index], "mirrored": v.mirrored} for v in visits]
 

@@ -117,7 +117,7 @@ def find_copies(
 
 
 def count_label_twins(labels: np.ndarray | Tensor) -> int:
-    """Number of images whose mirrored label is the label of another image, by the rotations."""
+    """Count the images whose mirrored label is the label of another image, by the rotations."""
     num = len(labels)
     found = np.zeros(num, dtype=bool)
     for cells in [] if num < 2 else _cells(torch.as_tensor(labels).double().numpy()):
@@ -128,12 +128,12 @@ def count_label_twins(labels: np.ndarray | Tensor) -> int:
 
 
 def is_named_copy(name: str) -> bool:
-    """Whether EG3D's preparation gives this name to a mirrored copy."""
+    """Check whether EG3D's preparation gives this name to a mirrored copy."""
     return PurePosixPath(name).stem.endswith(MIRROR)
 
 
 def count_mirrored(images: PosedImages) -> int:
-    """Number of mirrored copies in a set: as its manifest tells, else twins by label if these are many."""
+    """Count the mirrored copies in a set: as its manifest tells, else twins by label if these are many."""
     try:
         manifest = json.loads(images.source.read("manifest.json"))
     except (KeyError, ValueError):
@@ -269,7 +269,7 @@ def _copies(
 
 
 def _closer(this: np.ndarray, other: np.ndarray, mirrored: np.ndarray) -> bool:
-    """Whether `this` is closer to the mirrored other than to the other."""
+    """Check whether `this` is closer to the mirrored other than to the other."""
     return bool(np.abs(this - mirrored).sum() < np.abs(this - other).sum())
 
 

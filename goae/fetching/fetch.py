@@ -74,7 +74,7 @@ def status(name: str) -> str:
 
 
 def remedy(name: str) -> str:
-    """What brings a file into the cache: a command, or where to get it by hand."""
+    """Say what brings a file into the cache: a command, or where to get it by hand."""
     asset = ASSETS[name]
     if isinstance(asset.source, ByUser):
         return f"by hand: {asset.source.where}; put it at {cache() / FILES[name]} or set {asset.source.key}"

@@ -137,7 +137,7 @@ def silhouette_depth(
 
 
 def jumps(depth: Tensor, resolution: int, jump: float) -> Tensor:
-    """Where a depth map (B, 1, n, n) must not be interpolated to resolution²: between depths that differ by more.
+    """Mark where a depth map (B, 1, n, n) must not be interpolated: between depths that differ by more.
 
     Returns: (B, 1, resolution, resolution) of booleans: whether the four depths around that pixel differ by > `jump`.
     """

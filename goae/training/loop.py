@@ -185,7 +185,7 @@ def train_step(
     cfg: FitConfig,
     fabric: "Fabric",
 ) -> dict[str, Tensor]:
-    """The updates of one step, under `watch`; returns the detached terms and gradient norms of all phases."""
+    """Make the updates of one step, under `watch`; returns the detached terms and gradient norms of all phases."""
     watch.begin()
     scalars: dict[str, Tensor] = {}
     for phase in stage.phases:

@@ -113,7 +113,7 @@ class Watch:
         self.last: Failure | None = None
 
     def state_dict(self) -> dict[str, int]:
-        """What must survive a restart."""
+        """Give what must survive a restart."""
         return {"in_a_row": self.in_a_row, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -186,7 +186,7 @@ class Watch:
             shutil.rmtree(old)
 
     def _needed(self, start: int) -> list[Path]:
-        """Files of the run that the steps from `start` on depend on: configuration, other stages, the checkpoint."""
+        """List what the steps from `start` on depend on: configuration, weights of other stages, the checkpoint."""
         config = self.run_dir / "config.yaml"
         state = self.run_dir / f"checkpoints/{self.stage.name}/step-{start:09d}.pt"
         weights = [p for p in self.run_dir.glob("*.*") if p.stem != self.stage.name and not p.stem.endswith("-best")]
@@ -195,7 +195,7 @@ class Watch:
 
 
 def norm_of(module: nn.Module) -> Tensor:
-    """The norm of all weights that are trained: not finite if one of them is not."""
+    """Compute the norm of all weights: not finite if one of them is not."""
     return torch.nn.utils.get_total_norm([p.detach() for p in module.parameters()])
 
 
@@ -214,7 +214,7 @@ def check_finite(state: Mapping[str, Any], names: tuple[str, ...], step: int) ->
 
 
 def _tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
-    """All tensors of nested dictionaries and lists, with dotted names."""
+    """List all tensors of nested dictionaries and lists, with dotted names."""
     if isinstance(value, Tensor):
         return [(name, value)]
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
@@ -222,7 +222,7 @@ def _tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
 
 
 def link(source: Path, target: Path) -> None:
-    """A second name of a file, which costs no space while the first is there; a copy where links are not possible."""
+    """Give a file a second name, which costs no space while the first is there; a copy where links are not possible."""
     try:
         os.link(source, target)
     except OSError:
