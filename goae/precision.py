@@ -19,7 +19,7 @@ def forbid_tf32() -> None:
 
 
 def uses_tf32() -> bool:
-    """Whether matrix products or convolutions would take TF32 on a GPU that has it."""
+    """Check whether matrix products or convolutions would take TF32 on a GPU that has it."""
     return any(backend.fp32_precision == "tf32" for backend in BACKENDS)
 
 

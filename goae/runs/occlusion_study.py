@@ -149,7 +149,7 @@ def sparse_depths(
 
 
 def mask_rows(found: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """What each depth map of `sparse_depths` but the first gives, mean and worst over all inputs.
+    """Sum up what each depth map of `sparse_depths` but the first gives: mean and worst over all inputs.
 
     `jump`: texels, null where all is interpolated, `coarse` for the coarse rays alone; `rays`: share of the dense ones;
     `iou`, `iou_worst`: overlap with the mask of dense rays, by plane; `psnr`: of views, against those of that mask.
@@ -178,7 +178,7 @@ def _mask(depth: Tensor, c: Tensor, size: int, rendering: RenderingConfig) -> Te
 
 
 def _compared(masks: Sequence[Tensor], shares: Sequence[float], views: Sequence[Tensor] = ()) -> Tensor:
-    """Of one input, every map against the first: (maps, 5) of rays, three overlaps, PSNR of the views or NaN."""
+    """Compare every map of one input with the first: (maps, 5) of rays, three overlaps, PSNR of the views or NaN."""
     rows = []
     for i in range(1, len(masks)):
         both, either = masks[i].minimum(masks[0]), masks[i].maximum(masks[0])

@@ -130,7 +130,7 @@ def plan(config: TrainConfig) -> bool:
 
 
 def data_lines(config: TrainConfig, missing: Sequence[str]) -> list[str]:
-    """How many images there are, and how many of them are mirrored copies of others."""
+    """Say how many images there are, and how many of them are mirrored copies of others."""
     lines = ["data"]
     for split in ("train", "validation"):
         if f"data.{split}" not in missing:
@@ -142,7 +142,7 @@ def data_lines(config: TrainConfig, missing: Sequence[str]) -> list[str]:
 
 
 def file_lines(needs: Sequence[Need]) -> list[str]:
-    """What is there, and below what is not, how to get it; as `scripts/fetch_weights.py --list` shows it."""
+    """List what is there, and below what is not, how to get it; as `scripts/fetch_weights.py --list` shows it."""
     lines = ["files"]
     for need in needs:
         lines.append(entry(need.state, need.key, need.file))
@@ -200,7 +200,7 @@ def disk_of(config: TrainConfig, todo: Sequence[str], networks: Mapping[str, Net
 
 
 def optimizer_bytes(network: Network) -> int:
-    """What the optimiser of a network remembers after an update; none is made for real, as nothing has memory."""
+    """Count the bytes that an optimiser remembers after an update; none is made for real, as nothing has memory."""
     if network.optimizer is None:
         return 0
     parameters = list(network.module.parameters())
@@ -219,7 +219,7 @@ def size_of(values: Any) -> int:
 
 
 def disk_lines(needed: Mapping[str, int], free: int, folder: str) -> list[str]:
-    """What is written, beside what is free."""
+    """Say what is written, beside what is free."""
     parts = ", ".join(f"{name} {told_bytes(size)}" for name, size in needed.items())
     total = sum(needed.values())
     verdict = "" if total <= free else ": NOT ENOUGH"
@@ -287,7 +287,7 @@ def peak(device: torch.device) -> int:
 
 
 def time_lines(config: TrainConfig, costs: Mapping[str, Cost], device: torch.device) -> list[str]:
-    """What steps cost, and what that makes of all of them."""
+    """Say what steps cost, and what that makes of all of them."""
     where = "memory of the process"
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
@@ -305,5 +305,5 @@ def time_lines(config: TrainConfig, costs: Mapping[str, Cost], device: torch.dev
 
 
 def told_bytes(size: int) -> str:
-    """In the unit that fits."""
+    """Format bytes in the unit that fits."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

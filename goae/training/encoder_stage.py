@@ -93,15 +93,13 @@ class EncoderStage:
     def begin(self, step: int) -> None:
         """Train mode, and the progressive level of `step` (App. A)."""
         self.level = self.schedule(step)
-        self.trained_level = self.schedule(
-            max(step - 1, 0)
-        )  # of the last update: later rows are untrained before `step`
+        self.trained_level = self.schedule(max(step - 1, 0))  # of the last update: other rows are untrained yet
         self.goae.encoder.train()
         self.discriminator.train()
 
     @property
     def complete(self) -> bool:
-        """Whether the last update was at the last level."""
+        """Tell whether the last update was at the last level."""
         return self.trained_level == self.goae.encoder.last_stage
 
     def preview(self, batch: Batch) -> Tensor:

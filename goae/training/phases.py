@@ -62,7 +62,7 @@ class Stage(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether all of the main module is in training; before that no weights are taken for the best."""
+        """Tell whether all of the main module is in training; before that no weights are taken for the best."""
 
     def begin(self, step: int) -> None:
         """Put modules into train or eval mode and apply schedules for `step`."""
@@ -78,5 +78,5 @@ class Stage(Protocol):
 
 
 def optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
-    """The distinct optimisers of a stage, in order of their phases."""
+    """List the distinct optimisers of a stage, in order of their phases."""
     return list({id(phase.optimizer): phase.optimizer for phase in stage.phases}.values())
