@@ -44,7 +44,9 @@ def load_generator(path: str, sizes: GeneratorConfig, *, force_fp32: bool = Fals
 
 def for_training(config: TrainConfig, generator: TriPlaneGenerator) -> TriPlaneGenerator:
     """The same weights as training renders them: `training_samples` per ray, recomputed if so configured."""
-    return with_samples(generator, config.training_samples, recompute=config.renderer_checkpointing)
+    generator = with_samples(generator, config.training_samples, recompute=config.renderer_checkpointing)
+    generator.superresolution.channels_last = not config.deterministic
+    return generator
 
 
 def build_regressor(config: CameraConfig) -> CameraRegressor:

@@ -109,6 +109,9 @@ class TrainConfig(InRunFolder):
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
     precision: str = "32-true"  # 32-true | bf16-mixed
     force_fp32: bool = False  # also where the generator has half precision on CUDA: its super-resolution
+    deterministic: bool = (
+        True  # False: faster on GPUs and between processes, equal to rounding alone; docs/performance.md
+    )
     training_samples: int = 0  # coarse and fine samples per ray while training; 0: the generator's own numbers
     renderer_checkpointing: bool = False  # plain renderer: find samples again in the backward pass, as the fused does
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -162,6 +165,7 @@ class PriorConfig(InRunFolder):
     num_devices: int = 1
     precision: str = "32-true"
     force_fp32: bool = False
+    deterministic: bool = True
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
@@ -204,6 +208,7 @@ class CameraConfig(InRunFolder):
     num_devices: int = 1
     precision: str = "32-true"
     force_fp32: bool = False
+    deterministic: bool = True
     paths: PathsConfig = field(default_factory=PathsConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     regressor: RegressorConfig = field(default_factory=RegressorConfig)

@@ -50,9 +50,13 @@ class Batches:
         micro: int,
         num_slots: int,
         slots: Sequence[int],
+        pin: bool = False,
     ) -> None:
-        """`micro` images in each of the `num_slots` micro-batches of a step, of which this process takes `slots`."""
-        self.images, self.slots = images, slots
+        """`micro` images in each of the `num_slots` micro-batches of a step, of which this process takes `slots`.
+
+        `pin` puts them where a GPU can copy them from while it computes; it needs one.
+        """
+        self.images, self.slots, self.pin = images, slots, pin
         self.order = Order(len(images), seed, micro, num_slots, mirror=config.mirror)
         self.pool = ThreadPoolExecutor(config.workers)
         self.waiting: dict[tuple[int, int], list[Future[dict[str, Tensor]]]] = {}
@@ -72,7 +76,7 @@ class Batches:
                 if (ahead, other) not in self.waiting and (ahead, other) >= (step, slot):
                     visits = self.order.visits(ahead, other)
                     self.waiting[ahead, other] = [self.pool.submit(self._load, visit) for visit in visits]
-        return collate([future.result() for future in self.waiting.pop((step, slot))])
+        return collate([future.result() for future in self.waiting.pop((step, slot))], pin=self.pin)
 
     def trace(self, step: int, slot: int) -> list[dict[str, Any]]:
         """List what the micro-batch `slot` of `step` is made of: index, name and mirroring of each image."""

@@ -66,16 +66,21 @@ def indices(seed: int, step: int, count: int, length: int) -> list[int]:
     return [visit.index for visit in Order(length, seed, count).visits(step)]
 
 
-def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack a list of items: tensors along a new first axis, numbers to a tensor, the rest to lists."""
+def collate(samples: list[dict[str, Any]], *, pin: bool = False) -> dict[str, Any]:
+    """Stack a list of items: tensors along a new first axis, numbers to a tensor, the rest to lists.
+
+    Args:
+        pin: put stacked tensors into pinned memory, from which a GPU copies while it computes; it needs one.
+    """
     if not samples:
         raise ValueError("there is nothing to collate: the list of samples is empty")
-    return {key: _stack([sample[key] for sample in samples]) for key in samples[0]}
+    return {key: _stack([sample[key] for sample in samples], pin) for key in samples[0]}
 
 
-def _stack(values: list[Any]) -> Any:
+def _stack(values: list[Any], pin: bool) -> Any:
     if isinstance(values[0], Tensor):
-        return torch.stack(values)
+        size, dtype = (len(values), *values[0].shape), values[0].dtype
+        return torch.stack(values, out=torch.empty(size, dtype=dtype, pin_memory=pin))
     if isinstance(values[0], int | float):
         return torch.tensor(values)
     return values

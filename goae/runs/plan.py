@@ -122,7 +122,7 @@ def plan(config: TrainConfig) -> bool:
     if missing:
         print(f"time and memory: not measured, since {', '.join(missing)} must be there first")
         return False
-    fabric = launch(config)
+    fabric = launch(config, deterministic=config.deterministic)
     costs = measure(config, todo, fabric)
     if fabric.is_global_zero:
         print("\n".join(time_lines(config, costs, fabric.device)))

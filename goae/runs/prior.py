@@ -25,7 +25,8 @@ from goae.evaluation.image_metrics import mse, psnr
 from goae.extractors.lpips import LPIPS
 from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, unfinished
 from goae.training.adversarial import AdversarialStage
-from goae.training.loop import Evaluate, FitConfig, fit, split_slots, sum_over_ranks
+from goae.training.exchange import sum_over_ranks
+from goae.training.loop import Evaluate, FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
 from goae.training.prior import SupervisedLosses, WarmStartStage, codes, depth_error
@@ -44,7 +45,7 @@ def train_prior(config: PriorConfig, failure: Failure | None = None) -> Path:
         failure: a step that failed, which is run again instead; nothing is written.
     Returns: `<run folder>/<last stage>.safetensors`.
     """
-    fabric = launch(config)
+    fabric = launch(config, deterministic=config.deterministic)
     if fabric.is_global_zero and failure is None:
         claim_run(config)
     fabric.barrier()
@@ -105,7 +106,7 @@ def fit_stage(
 ) -> None:
     """Run the loop over the training images, or a step of it that failed; the first held-out ones are shown."""
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
-    with open_batches(images, config.data, cfg, config.seed, slots) as batches:
+    with open_batches(images, config.data, cfg, config.seed, slots, fabric.device) as batches:
         fit(
             stage,
             batches.fetch,
@@ -119,6 +120,7 @@ def fit_stage(
             export=export,
             trace=batches.trace,
             failure=failure,
+            deterministic=config.deterministic,
         )
 
 

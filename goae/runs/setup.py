@@ -26,7 +26,7 @@ from goae.data.datasets import PosedImages
 from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
-from goae.precision import forbid_tf32
+from goae.precision import choose_algorithms, forbid_tf32
 from goae.training import checkpoint
 from goae.training.loop import FitConfig, split_slots
 from goae.weights import find
@@ -51,9 +51,11 @@ class Launched(Protocol):
         """Fabric's name of it."""
 
 
-def launch(config: Launched) -> "Fabric":
+def launch(config: Launched, *, deterministic: bool = True) -> "Fabric":
     """Lightning Fabric on the configured device; under torchrun, one process of several.
 
+    Args:
+        deterministic: see `choose_algorithms`.
     Raises: ValueError if torchrun has started another number of processes, or for cuda without a GPU.
     """
     from lightning_fabric import Fabric
@@ -67,6 +69,7 @@ def launch(config: Launched) -> "Fabric":
         )
     check_cuda(config.device)
     forbid_tf32()
+    choose_algorithms(deterministic=deterministic)
     # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
     strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
     fabric = Fabric(
@@ -85,9 +88,12 @@ def open_images(config: RunConfig, path: str) -> PosedImages:
     return PosedImages(path, data.resolution, extras=tuple(data.extras), radius=data.radius or None)
 
 
-def open_batches(images: PosedImages, data: DataConfig, fit: FitConfig, seed: int, slots: list[int]) -> Batches:
-    """The training batches of one process."""
-    return Batches(images, data, seed=seed, micro=fit.micro, num_slots=fit.batch_size // fit.micro, slots=slots)
+def open_batches(
+    images: PosedImages, data: DataConfig, fit: FitConfig, seed: int, slots: list[int], device: torch.device
+) -> Batches:
+    """The training batches of one process, which computes on `device`."""
+    num_slots, pin = fit.batch_size // fit.micro, device.type == "cuda"
+    return Batches(images, data, seed=seed, micro=fit.micro, num_slots=num_slots, slots=slots, pin=pin)
 
 
 def stack(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -177,6 +183,7 @@ def device_of(config: OnDevice) -> torch.device:
     """The device of jobs that use one, which compute without TF32. Raises: ValueError for cuda without a GPU."""
     check_cuda(config.device)
     forbid_tf32()
+    choose_algorithms(deterministic=True)
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)

@@ -47,7 +47,7 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
     """
     todo = [failure.stage] if failure else stages_to_do(config)
     require_files(config, todo)
-    fabric = launch(config)
+    fabric = launch(config, deterministic=config.deterministic)
     if fabric.is_global_zero and failure is None:
         claim_run(config)
     fabric.barrier()
@@ -154,7 +154,7 @@ def fit_stage(
         refine=stage.name == "refiner",
     )
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
-    with open_batches(images, data, cfg, config.seed, slots) as batches:
+    with open_batches(images, data, cfg, config.seed, slots, fabric.device) as batches:
         fit(
             stage,
             batches.fetch,
@@ -168,6 +168,7 @@ def fit_stage(
             export=lambda module, path: export(module, path, goae),
             trace=batches.trace,
             failure=failure,
+            deterministic=config.deterministic,
         )
 
 

@@ -27,7 +27,7 @@ def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
         failure: a step that failed, which is run again instead; nothing is written.
     Returns: `<run folder>/camera.safetensors`; its errors in degrees are in `camera-errors.json` beside it.
     """
-    fabric = launch(config)
+    fabric = launch(config, deterministic=config.deterministic)
     active = fabric.is_global_zero and failure is None
     if active:
         claim_run(config)
@@ -51,6 +51,7 @@ def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
         tracker=tracker,
         export=export,
         failure=failure,
+        deterministic=config.deterministic,
     )
     tracker.close()
     path = config.run_dir / "camera.safetensors"

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from goae.training import checkpoint
 from goae.training.buffers import BufferMean
 from goae.training.ema import WeightAverage
+from goae.training.exchange import Overlap, sum_over_ranks
 from goae.training.nonfinite import Failure, NonFiniteLossError, Trace, Watch, check_finite
 from goae.training.phases import Batch, Draw, Phase, Stage, optimizers
 from goae.training.tracking import Tracker
@@ -102,6 +103,7 @@ def fit(
     export: Callable[[nn.Module, Path], object],
     trace: Trace | None = None,
     failure: Failure | None = None,
+    deterministic: bool = True,
 ) -> None:
     """Train `stage` to `cfg.steps`, from the newest checkpoint in `run_dir/checkpoints/<stage>` if there is one.
 
@@ -117,6 +119,7 @@ def fit(
         trace: (step, slot) -> what the micro-batch is made of, for the record of a step that is not finite.
         failure: such a record; instead of training, its step is run again from the checkpoint before it, in
             `run_dir`, and nothing is written.
+        deterministic: False lets processes exchange gradients while the backward pass runs, see `Overlap`.
     Raises: ValueError if the sizes do not divide; NonFiniteLossError naming step, phase and term.
     """
     slots = split_slots(cfg, fabric.global_rank, fabric.world_size)
@@ -132,6 +135,8 @@ def fit(
         trace=trace,
         on_first=(lambda action: None) if failure else partial(on_rank_zero, fabric),
     )
+    alone = deterministic or fabric.world_size == 1
+    overlaps = {} if alone else {phase.name: Overlap(parameters_of(phase), fabric) for phase in stage.phases}
     newest = fabric.broadcast(checkpoint.newest(folder) if fabric.is_global_zero else None)  # rank 0 decides for all
     first, best = restore(stage, average, watch, newest, fabric)
     if failure:
@@ -167,7 +172,7 @@ def fit(
 
         # One update per phase that is due
         batches = [move(fetch(step, slot), fabric) for slot in slots]
-        scalars = train_step(stage, average, watch, batches, slots, step, cfg, fabric)
+        scalars = train_step(stage, average, watch, batches, slots, step, cfg, fabric, overlaps)
         if step % cfg.log_every == 0 and watch.settle():
             undone = {"skipped": float(watch.skipped)} if watch.skipped else {}
             tracker.scalars(step, {name: float(value) for name, value in scalars.items()} | undone)
@@ -184,13 +189,14 @@ def train_step(
     step: int,
     cfg: FitConfig,
     fabric: "Fabric",
+    overlaps: Mapping[str, Overlap] | None = None,
 ) -> dict[str, Tensor]:
     """Make the updates of one step, under `watch`; returns the detached terms and gradient norms of all phases."""
     watch.begin()
     scalars: dict[str, Tensor] = {}
     for phase in stage.phases:
         if phase.due(step):
-            scalars |= update(phase, batches, slots, step, cfg, watch.seed, fabric)
+            scalars |= update(phase, batches, slots, step, cfg, watch.seed, fabric, (overlaps or {}).get(phase.name))
     if average:
         average.update(stage.modules[stage.main], cfg.decay(step))
     watch.end(step, scalars)
@@ -233,13 +239,20 @@ def replay(
 
 
 def update(
-    phase: Phase, batches: list[Batch], slots: list[int], step: int, cfg: FitConfig, seed: int, fabric: "Fabric"
+    phase: Phase,
+    batches: list[Batch],
+    slots: list[int],
+    step: int,
+    cfg: FitConfig,
+    seed: int,
+    fabric: "Fabric",
+    overlap: Overlap | None = None,
 ) -> dict[str, Tensor]:
-    """One optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them.
+    """Make one optimiser step of `phase` over all micro-batches; returns its detached terms, averaged over them.
 
     Beside them `<phase>/gradient`: the norm of the gradient before any clipping.
     """
-    parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+    parameters = parameters_of(phase)
     phase.optimizer.zero_grad(set_to_none=True)
     buffers = BufferMean(phase.modules)
     share = cfg.micro / cfg.batch_size
@@ -251,13 +264,17 @@ def update(
         with fabric.autocast():
             terms = phase.losses(batch, draw)
             total = torch.stack([phase.weights[name] * term.float() for name, term in terms.items()]).sum()
-        fabric.backward(total * share)
+        with overlap.backward() if overlap and slot == slots[-1] else nullcontext():
+            fabric.backward(total * share)
         buffers.end()
         for name, term in terms.items():
             key = f"{phase.name}/{name}"
             sums[key] = sums.get(key, torch.zeros((), device=fabric.device)) + term.detach().float() * share
     gradients = [p.grad for p in parameters if p.grad is not None]
-    sum_over_ranks(gradients, fabric)
+    if overlap:
+        overlap.finish()
+    else:
+        sum_over_ranks(gradients, fabric)
     sum_over_ranks(list(sums.values()), fabric)
     buffers.finish(share, lambda tensors: sum_over_ranks(tensors, fabric))
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -265,6 +282,11 @@ def update(
         torch.nn.utils.clip_grads_with_norm_(parameters, cfg.clip_grad_norm, norm)
     phase.optimizer.step()
     return sums | {f"{phase.name}/gradient": norm}
+
+
+def parameters_of(phase: Phase) -> list[nn.Parameter]:
+    """List what the phase's optimiser updates."""
+    return [p for group in phase.optimizer.param_groups for p in group["params"]]
 
 
 def due(step: int, every: int, last: bool) -> bool:
@@ -288,19 +310,6 @@ def seed_all(number: int) -> None:
     torch.manual_seed(number)
     random.seed(number)
     np.random.seed(number)
-
-
-def sum_over_ranks(tensors: Iterable[Tensor], fabric: "Fabric") -> None:
-    """Replace each tensor by its sum over all processes, in one message."""
-    tensors = list(tensors)
-    if fabric.world_size == 1 or not tensors:
-        return
-    flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
-    torch.distributed.all_reduce(flat)
-    start = 0
-    for t in tensors:
-        t.detach().copy_(flat[start : start + t.numel()].view_as(t))
-        start += t.numel()
 
 
 def gather_state(

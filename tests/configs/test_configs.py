@@ -292,12 +292,20 @@ def test_what_moves_the_numbers_is_noted_with_its_step(tmp_path: Path) -> None:
     claimed(tmp_path, "precision=bf16-mixed")
     claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=1")
     claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=2")
-    claimed(tmp_path, "precision=bf16-mixed", "stages.refiner.fit.clip_grad_norm=2", "force_fp32=true")
+    claimed(
+        tmp_path,
+        "precision=bf16-mixed",
+        "stages.refiner.fit.clip_grad_norm=2",
+        "force_fp32=true",
+        "deterministic=false",
+    )
     precision = {"key": "precision", "before": "32-true", "after": "bf16-mixed"}
+    fast = {"key": "deterministic", "before": True, "after": False}
     forced = {"key": "force_fp32", "before": False, "after": True}
     clipping = {"key": "stages.refiner.fit.clip_grad_norm", "before": 0.0, "after": 2.0}
-    assert read_changes(made.run_dir, "encoder") == [precision | {"step": 4}, forced | {"step": 4}]
-    assert read_changes(made.run_dir, "refiner") == [change | {"step": 2} for change in (precision, clipping, forced)]
+    assert read_changes(made.run_dir, "encoder") == [change | {"step": 4} for change in (precision, fast, forced)]
+    noted = (precision, clipping, fast, forced)
+    assert read_changes(made.run_dir, "refiner") == [change | {"step": 2} for change in noted]
     claimed(tmp_path, "precision=bf16-mixed")
     assert read_changes(made.run_dir, "refiner") == [precision | {"step": 2}]  # taken back before a step was trained
 

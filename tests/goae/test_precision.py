@@ -1,4 +1,4 @@
-"""Single precision without TF32, in jobs for good and in the library for as long as a call takes; force_fp32."""
+"""Single precision without TF32, in jobs for good, in the library as long as a call takes; force_fp32; algorithms."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +44,25 @@ def test_a_launched_job_has_no_tf32(precision: str) -> None:
 def test_a_job_that_takes_its_device_has_no_tf32() -> None:
     device_of(InvertConfig(input="photo.png", camera="labels.json", run="any", device="cpu"))
     assert not uses_tf32()
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_launched_job_takes_the_algorithms_asked_for(deterministic: bool) -> None:
+    torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = deterministic
+    launch(TrainConfig(device="cpu"), deterministic=deterministic)
+    assert torch.backends.cudnn.deterministic is deterministic
+    assert torch.backends.cudnn.benchmark is not deterministic
+    assert torch.are_deterministic_algorithms_enabled() == (deterministic and torch.cuda.is_available())
+    device_of(InvertConfig(input="photo.png", camera="labels.json", run="any", device="cpu"))
+    assert torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_only_the_fast_mode_keeps_channels_together(deterministic: bool) -> None:
+    config = composed_as(TrainConfig, "experiment=tiny", f"deterministic={deterministic}")
+    frozen = tiny_generator()
+    training = build.for_training(config, frozen)
+    assert training.superresolution.channels_last is not deterministic and not frozen.superresolution.channels_last
 
 
 @pytest.mark.parametrize("matmul", ["highest", "high", "medium"])

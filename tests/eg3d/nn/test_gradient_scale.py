@@ -175,3 +175,25 @@ def test_l2_alone_keeps_its_direction_on_cuda() -> None:
         expected = gradient(full)
         assert_near(gradient(half), expected)
         assert direction(gradient(unscaled(half)), expected) < 0.97
+
+
+@pytest.mark.usefixtures("half_on_cpu")
+def test_channels_last_changes_rounding_alone() -> None:
+    case, seen = Case(), []
+    case.half.eval().requires_grad_(False)  # as training has the frozen generator
+    (expected,) = case.gradients(case.half, case.outer)
+    inputs = (case.x[:, :3], case.x, case.ws)
+    exact, apart = case.full(*inputs), case.half(*inputs)
+    case.half.channels_last = True
+    for block in (case.half.block0, case.half.block1):
+        block.register_forward_hook(lambda _, args, out: seen.append((is_together(args[0].x), is_together(out.x))))
+    together = case.half(*inputs)
+    assert not torch.equal(together, apart)
+    assert float((together - exact).norm()) < 2 * float((apart - exact).norm())
+    (found,) = case.gradients(case.half, case.outer)
+    assert_near(found, expected)
+    assert seen == [(True, True)] * 4
+
+
+def is_together(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -192,7 +192,7 @@ class SynthesisLayer(nn.Module):
             resample_filter=self.resample_filter,
             gain=gain,
             clamp=self.conv_clamp,
-            fused=not self.training,
+            fused=_scales_weights(x, self.training),
             impl=self.impl,
         )
 
@@ -238,12 +238,20 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(B, in, H, W), (B, w_dim) -> (B, out, H, W) float32."""
         styles = self.affine(w) / math.sqrt(self.weight.shape[1])
-        y = modulated_conv2d(x, self.weight, styles, demodulate=False, fused=not self.training, impl=self.impl)
+        y = modulated_conv2d(
+            x, self.weight, styles, demodulate=False, fused=_scales_weights(x, self.training), impl=self.impl
+        )
         return bias_act(y, self.bias, clamp=self.conv_clamp, impl=self.impl).float()
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f"{tuple(self.weight.shape)}, clamp={self.conv_clamp}"
+
+
+def _scales_weights(x: Tensor, training: bool) -> bool:
+    """Check whether a layer scales weights: in inference, unless that would separate the channels of half precision."""
+    together = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return not (training or (together and x.dtype == torch.float16))
 
 
 class MinibatchStd(nn.Module):

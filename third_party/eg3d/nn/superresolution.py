@@ -57,9 +57,14 @@ class SuperResolution(nn.Module):
         antialias: filter where the input is made smaller.
         noise_mode: of both blocks; released models were trained with "none".
         half: False keeps float32 on CUDA, with the limit that num_fp16_res asks for.
+
+    Attributes:
+        channels_last: whether half precision keeps the channels of a pixel beside each other, as tensor cores take
+            them. It changes rounding alone.
     """
 
     resample_filter: Tensor
+    channels_last = False
 
     def __init__(
         self,
@@ -136,7 +141,10 @@ class SuperResolution(nn.Module):
     ) -> Tensor:
         """The sum of the blocks' images; in half precision, gradients are scaled on their way back."""
         options = {"noise_mode": self.noise_mode, "rng": rng}
-        if not (torch.is_grad_enabled() and self.block0.is_half(rows.device)):
+        half = self.block0.is_half(rows.device)
+        if half and self.channels_last:
+            features = Features(features.x.contiguous(memory_format=torch.channels_last), features.skip)
+        if not (torch.is_grad_enabled() and half):
             for block in blocks:
                 features = block(features, rows, **options)
             return features.skip
