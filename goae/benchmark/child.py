@@ -1,6 +1,7 @@
 """One measurement in a process of its own, so that parts share neither memory nor what the last one left behind."""
 
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ class PartError(RuntimeError):
     """A measurement failed; the message says how."""
 
 
+class TimeUpError(PartError):
+    """A measurement took longer than it may."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """Where and how often to measure; `num_threads` 0 takes PyTorch's default."""
@@ -37,14 +42,16 @@ class Setting:
         torch.manual_seed(SEED)
 
 
-def measure_machine(setting: Setting) -> Machine:
-    """The machine's rates."""
-    return run_apart(_machine, setting)
+def measure_machine(setting: Setting, seconds: float | None = None) -> Machine:
+    """The machine's rates; `seconds` as of `run_apart`."""
+    return run_apart(_machine, setting, seconds=seconds)
 
 
-def measure_part(name: str, worlds: Worlds, setting: Setting, report: Callable[[], None]) -> Measured:
-    """One part; `report` is called after every call of it."""
-    return run_apart(_part, setting, name, worlds, report=report)
+def measure_part(
+    name: str, worlds: Worlds, setting: Setting, report: Callable[[], None], seconds: float | None = None
+) -> Measured:
+    """One part; `report` is called after every call of it, `seconds` as of `run_apart`."""
+    return run_apart(_part, setting, name, worlds, report=report, seconds=seconds)
 
 
 def _machine(setting: Setting, report: Callable[[], None]) -> Machine:
@@ -57,11 +64,17 @@ def _part(setting: Setting, report: Callable[[], None], name: str, worlds: World
 
 
 def run_apart(
-    job: Callable[..., Any], setting: Setting, *arguments: Any, report: Callable[[], None] = lambda: None
+    job: Callable[..., Any],
+    setting: Setting,
+    *arguments: Any,
+    report: Callable[[], None] = lambda: None,
+    seconds: float | None = None,
 ) -> Any:
     """The value of `job(setting, report, *arguments)` in a new process.
 
-    Raises: PartError with the traceback if it raises there, or with its exit code if it dies.
+    Args:
+        seconds: the process is ended if it takes longer; None lets it.
+    Raises: PartError with the traceback if it raises there, with its exit code if it dies, or if it takes too long.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # one process imports everything, once; it computes nothing
@@ -70,7 +83,7 @@ def run_apart(
     process.start()
     sender.close()  # the other end is the child's alone, so that its death ends the wait
     try:
-        return _receive(receiver, report)
+        return _receive(receiver, report, seconds)
     except EOFError:
         process.join()
         raise PartError(f"its process died with exit code {process.exitcode}") from None
@@ -79,8 +92,11 @@ def run_apart(
         process.join()
 
 
-def _receive(receiver: Connection, report: Callable[[], None]) -> Any:
+def _receive(receiver: Connection, report: Callable[[], None], seconds: float | None) -> Any:
+    end = None if seconds is None else time.monotonic() + seconds
     while True:
+        if end is not None and not receiver.poll(max(end - time.monotonic(), 0.0)):
+            raise TimeUpError(f"it was ended after {seconds:.0f} s, when its time was up")
         kind, value = receiver.recv()
         if kind == "value":
             return value

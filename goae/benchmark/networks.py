@@ -83,7 +83,7 @@ class Scene:
     @property
     def c(self) -> Tensor:
         """(B, 25): the front camera."""
-        return self._expanded(canonical_label(self.config.generator.avg_camera_radius))
+        return front_cameras(self.config, self.batch_size).to(self.device)
 
     @property
     def novel_c(self) -> Tensor:
@@ -94,6 +94,11 @@ class Scene:
 
     def _expanded(self, c: Tensor) -> Tensor:
         return c.view(1, -1).expand(self.batch_size, -1).to(self.device)
+
+
+def front_cameras(config: TrainConfig, size: int) -> Tensor:
+    """Labels (size, 25) of the front camera."""
+    return canonical_label(config.generator.avg_camera_radius).view(1, -1).expand(size, -1)
 
 
 def by_paper(config: TrainConfig) -> TrainConfig:

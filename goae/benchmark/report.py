@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
+from rich.console import Console
 from rich.table import Table
 
 from goae.benchmark.figures import original_seconds
@@ -16,6 +17,7 @@ from goae.benchmark.measure import Measured, Side
 from goae.benchmark.parts import BF16
 
 Values = dict[str, Any]
+FILE_WIDTH = 180  # columns of a table that is not shown on a terminal
 
 
 def part_values(name: str, measured: Measured, machine: Machine, *, comparable: bool) -> Values:
@@ -82,6 +84,44 @@ def table(parts: dict[str, Values], machine: Values) -> Table:
     for name, part in parts.items():
         made.add_row(name, *_cells(part))
     return made
+
+
+def tell_check(values: Values) -> None:
+    """Print what scripts/check_gpu.py has found: a table of sections, and one of the benchmark's parts."""
+    console = Console() if Console().is_terminal else Console(width=FILE_WIDTH)
+    sections = values["check"]
+    made = Table("section", "seconds", "found", title=sections.get("environment", {}).get("gpu", "no GPU"))
+    for name, section in sections.items():
+        made.add_row(name, f"{section['seconds']:.0f}", "\n".join(_found(section)))
+    console.print(made)
+    if values.get("parts") and "machine" in values:
+        console.print(table(values["parts"], values["machine"]))
+
+
+def _found(section: Values) -> list[str]:
+    """Say in lines what a section found; of training what it needs by batch, and hours."""
+    if "skipped" in section or "failed" in section:
+        told = [f"{word}: {section[word]}" for word in ("skipped", "failed") if word in section]
+        return told + [f"{name}: {why.splitlines()[-1]}" for name, why in section.get("failures", {}).items() if why]
+    if "step_s" not in section:
+        return [", ".join(f"{k} {_short(v)}" for k, v in section.items() if k != "seconds")]
+    others = {size: found for size, found in section["batches"].items() if "failed" not in found}
+    return [
+        f"batch {section['batch_size']}: {_rates(section)}; the schedule takes {section['hours']:.3g} h",
+        f"validation beside it: {section['validation_bytes'] / 1e9:.2f} GB",
+        *(f"batch {size}: {_rates(found)}" for size, found in others.items()),
+        *(f"batch {size}: {found['failed']}" for size, found in section["batches"].items() if "failed" in found),
+    ]
+
+
+def _rates(found: Values) -> str:
+    return (
+        f"{found['step_s']:.3g} s a step, {found['images_per_s']:.3g} images/s, at most {found['bytes'] / 1e9:.2f} GB"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cells(part: Values) -> list[str]:

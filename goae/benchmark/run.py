@@ -13,11 +13,10 @@ from goae.benchmark.machine import Machine, has_bf16
 from goae.benchmark.measure import num_calls
 from goae.benchmark.parts import Worlds, choose, part_of
 from goae.benchmark.record import updated
-from goae.benchmark.report import Values, draw_chart, part_values, table, write_json
+from goae.benchmark.report import FILE_WIDTH, Values, draw_chart, part_values, table, write_json
 from goae.config import BenchConfig
 
 RECORD, SCRATCH = Path("docs/results/bench"), Path("runs/bench")
-FILE_WIDTH = 180  # columns of a table that is not shown on a terminal
 SPEED_PERIOD = 3600.0  # seconds over which the time left is estimated
 
 

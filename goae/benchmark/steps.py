@@ -11,16 +11,15 @@ from eg3d import losses
 from eg3d.cameras import canonical_label
 from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import TriPlaneGenerator
-from safetensors.torch import save_file
 from torch.nn.functional import mse_loss
 
 from goae import build
 from goae.benchmark.measure import Work
 from goae.benchmark.networks import Networks, Scene
 from goae.benchmark.original import plain_generator
-from goae.config import PerceptionConfig, PriorConfig, TrainConfig
+from goae.benchmark.recipe import random_perception
+from goae.config import PriorConfig, TrainConfig
 from goae.data.heads import NUM_FACTORS
-from goae.extractors import lpips
 from goae.models.goae import GOAE
 from goae.runs.setup import launch
 from goae.training.loop import FitConfig, update
@@ -97,7 +96,8 @@ def _stage_work(
 ) -> Work:
     side = scene.config.generator.image_resolution
     batches = [_images(scene, fit.micro, side, slot) for slot in range(fit.batch_size // fit.micro)]
-    perception = _perception(scene.config.perception, scene.device)
+    with tempfile.TemporaryDirectory() as folder:
+        perception = random_perception(scene.config.perception, scene.device, Path(folder))
 
     def trainer(networks: Networks) -> Call:
         stage = make(scene.config, networks.training_goae, perception, scene.device)
@@ -110,7 +110,8 @@ def _stage_work(
 def mini_prior_step(config: PriorConfig, device: torch.device) -> Work:
     """A generator's warm start: one whole step, optimiser included."""
     fit = config.warm_start.fit
-    perception = _perception(config.perception, device)
+    with tempfile.TemporaryDirectory() as folder:
+        perception = random_perception(config.perception, device, Path(folder))
     batches = [_heads(config, fit.micro, slot, device) for slot in range(fit.batch_size // fit.micro)]
 
     def trainer(generator: TriPlaneGenerator) -> Call:
@@ -220,14 +221,3 @@ def _heads(config: PriorConfig, size: int, seed: int, device: torch.device) -> B
         "parts": torch.randint(0, 2, (size, 1, side, side), generator=rng),
     }
     return {name: value.to(device) for name, value in batch.items()}
-
-
-def _perception(config: PerceptionConfig, device: torch.device) -> build.Perception:
-    """The configured networks, LPIPS with a random trunk: its time is the same, and nothing has to be fetched."""
-    if config.lpips == "none":
-        return build.build_perception(config, device)
-    trunk = {n: t.contiguous() for n, t in lpips.build(config.lpips).state_dict().items() if n.startswith("net.")}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trunk.safetensors"
-        save_file(trunk, path)
-        return build.build_perception(replace(config, lpips_path=str(path)), device)

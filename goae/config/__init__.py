@@ -16,6 +16,7 @@ from goae.config.composing import (
 from goae.config.jobs import (
     BaselinesConfig,
     BenchConfig,
+    CheckGPUConfig,
     CheckMetersConfig,
     DirectionsConfig,
     EditsConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "BenchConfig",
     "CameraConfig",
     "CanonicalConfig",
+    "CheckGPUConfig",
     "CheckMetersConfig",
     "DirectionsConfig",
     "EditsConfig",

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from goae.config.jobs import (
     BenchConfig,
+    CheckGPUConfig,
     CheckMetersConfig,
     DirectionsConfig,
     EditsConfig,
@@ -65,6 +66,7 @@ SCHEMAS: dict[type, str] = {
     DirectionsConfig: "directions_schema",
     EditsConfig: "edits_schema",
     BenchConfig: "bench_schema",
+    CheckGPUConfig: "check_gpu_schema",
     ProtocolConfig: "protocol_schema",
     TablesConfig: "tables_schema",
 }

@@ -280,6 +280,27 @@ class EditsConfig:
 
 
 @dataclass
+class CheckGPUConfig:
+    """scripts/check_gpu.py: what a GPU does with the kernels and the training."""
+
+    minutes: float = 8.0  # what is not measured by then is left out
+    sections: list[str] = field(default_factory=list)  # keys of SHARES in goae/benchmark/check.py; empty: all
+    tests: list[str] = field(default_factory=list)  # files whose tests of a GPU are run; empty: all that have some
+    steps: int = 30  # of each stage, at its own batch size
+    batches: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # other sizes, rising, until one is too large
+    parts: list[str] = field(default_factory=list)  # of the benchmark; empty: those of full size
+    repeats: int = 3  # timed runs of each part
+    output: str = ""  # JSON; empty: docs/results/bench/gpu.json, of a CPU runs/bench/check.json
+    device: str = "auto"  # auto | cuda | cpu, which must be asked for
+    full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "paths.generator=random"])  # what is trained
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.steps < 1 or self.repeats < 1 or min([*self.batches, 1]) < 1:
+            raise ValueError("expected minutes > 0, steps >= 1, repeats >= 1 and batches of at least one image")
+        check_device(self.device)
+
+
+@dataclass
 class BenchConfig:
     """scripts/bench.py: speed and memory against the plain reference."""
 

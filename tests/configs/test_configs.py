@@ -224,7 +224,17 @@ def test_three_files_may_stand_for_a_run() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("bench", "check_meters", "eval_celebahq", "eval_mead", "evaluate", "figures", "invert", "invert_heads"),
+        *(
+            "bench",
+            "check_gpu",
+            "check_meters",
+            "eval_celebahq",
+            "eval_mead",
+            "evaluate",
+            "figures",
+            "invert",
+            "invert_heads",
+        ),
         *("prior_metrics", "sweep_report", "tables", "train_directions"),
     ],
 )

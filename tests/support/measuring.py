@@ -1,6 +1,7 @@
 """Jobs for a child process, which has to import them."""
 
 import os
+import time
 from collections.abc import Callable
 
 import torch
@@ -27,6 +28,11 @@ def raising(setting: Setting, report: Callable[[], None]) -> None:
 def dying(setting: Setting, report: Callable[[], None]) -> None:
     """A job whose process ends."""
     os._exit(7)
+
+
+def sleeping(setting: Setting, report: Callable[[], None]) -> None:
+    """A job that does not end."""
+    time.sleep(3600)
 
 
 def holding(setting: Setting, report: Callable[[], None], *sizes: int) -> int | None:
