@@ -1,10 +1,11 @@
 """Limits on files from outside, and the readers of JSON and zip archives that keep them.
 
-A small file can ask for much: a zip member of 4 MB unpacks to 4 GB, 100 KB of brackets overflow the stack, an integer of
-400 digits overflows a float. Every reader of files takes its limits from here, so that memory and time stay in
-proportion to the file, and a file beyond them is refused with its name and a remedy.
+A small file can ask for much: a zip member of 4 MB unpacks to 4 GB, 100 KB of brackets overflow the stack, 400 digits
+overflow a float. Every reader of files takes its limits from here, so that memory and time stay in proportion to the
+file, and a file beyond them is refused with its name and a remedy.
 """
 
+import io
 import json
 import re
 import stat
@@ -70,25 +71,23 @@ def check_nesting(content: Any) -> None:
         ]
 
 
-def open_zip(path: Path, *, remedy: str = REMEDY) -> zipfile.ZipFile:
-    """Open a zip after a look at all its members, see `check_member`; the caller closes it.
+def open_zip(source: bytes | Path, what: str = "", *, remedy: str = REMEDY) -> zipfile.ZipFile:
+    """Open a zip after a look at all its members, see `check_member`; the caller closes it. Arguments: as `read_json`.
 
     Raises: ValueError naming the file if it is no zip, damaged, or beyond a limit; FileNotFoundError.
     """
-    archive = None
+    what, archive = what or str(source), None
     try:
-        with path.open("rb") as file:
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end and end[_LIST_SIZE] > MAX_LIST:
-            raise ValueError(f"its list of members has {end[_LIST_SIZE]} bytes; at most {MAX_LIST} are read")
-        archive = zipfile.ZipFile(path)
-        _check_members(archive, path.stat().st_size)
+        size = _check_list(source)
+        archive = zipfile.ZipFile(source if isinstance(source, Path) else io.BytesIO(source))
+        archive.filename = what
+        _check_members(archive, size)
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
         if archive:
             archive.close()
-        raise ValueError(f"{path} cannot be read as a zip: {error}. {remedy}") from error
+        raise ValueError(f"{what} cannot be read as a zip: {error}. {remedy}") from error
     return archive
 
 
@@ -125,6 +124,15 @@ def read_member(archive: zipfile.ZipFile, name: str, *, limit: int = MAX_MEMBER,
     if len(data) != info.file_size:
         raise ValueError(f"{where} is damaged: it has {len(data)} of {info.file_size} bytes. {remedy}")
     return data
+
+
+def _check_list(source: bytes | Path) -> int:
+    """Refuse a list of members that is too long to be read. Returns: the size of the file."""
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end and end[_LIST_SIZE] > MAX_LIST:
+            raise ValueError(f"its list of members has {end[_LIST_SIZE]} bytes; at most {MAX_LIST} are read")
+        return file.seek(0, 2)
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:
