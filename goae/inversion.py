@@ -190,7 +190,7 @@ class Inverter:
     def _labels(self, c: Tensor, batch: int, radius: float | None = None) -> Tensor:
         """(B, 25) float32 on the device; a single label serves the whole batch."""
         c = torch.as_tensor(c, dtype=torch.float32, device=self.device)
-        check_label(c, radius)
+        check_label(c, radius, centred=radius is not None)
         c = c.view(-1, c.shape[-1])
         if len(c) != batch and len(c) != 1 and not (radius is None and batch == 1):
             raise ValueError(f"{len(c)} camera labels were given for {batch} images; give one for all or one for each")

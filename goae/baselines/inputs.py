@@ -18,6 +18,6 @@ def check_input(image: Tensor, c: Tensor, generator: TriPlaneGenerator) -> tuple
         )
     if c.shape != (len(image), 25):
         raise ValueError(f"camera labels have shape {tuple(c.shape)}; expected ({len(image)}, 25), one for each image")
-    check_label(c)
+    check_label(c, centred=True)
     device = generator.w_avg.device
     return image.to(device), c.to(device)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from eg3d.cameras import (
     FOCAL,
+    LabelError,
     canonical_label,
     check_label,
     intrinsics_from_focal,
@@ -147,10 +148,13 @@ def _opengl(c: torch.Tensor) -> torch.Tensor:
         (torch.zeros(1, 1, 25), "25 numbers"),
         (_changed(3, math.nan), "not finite"),
         (_changed(0, 1.1), "not orthonormal.*without scale"),
-        (_changed(5, 1.0), "determinant is -1"),
+        (_changed(5, 1.0), "left-handed: its determinant is -1"),
+        (canonical_label().double() * 1e200, "not finite"),
+        (_changed(0, 1e20), "lengths 1e\\+20, 1, 1"),
         (_changed(15, 2.0), "0 0 0 1"),
         (_changed(24, 0.5), "0 0 1"),
-        (_changed(16, -4.2), "focal length is -4.2"),
+        (_changed(16, -4.2), "focal lengths are -4.2"),
+        (_changed(20, 2985.29), "focal lengths are 4.265, 2985.*image size in pixels"),
         (_changed(18, 256.0), r"principal point is \[256.0, 0.5\].*image size in pixels"),
         (_opengl(canonical_label()), "looks away from the origin, which lies -2.7 along.*OpenGL"),
         (canonical_label(radius=3.0), "stands 3 from the origin, expected 2.7 within 1%.*0.9"),
@@ -163,3 +167,66 @@ def test_bad_labels_are_refused(label: torch.Tensor, message: str) -> None:
 
 def test_the_radius_is_free_unless_asked_for() -> None:
     check_label(canonical_label(radius=3.0))
+
+
+def _cameras(pivot: tuple[float, float, float], radius: float, focal: float, *, around: bool) -> torch.Tensor:
+    """120 labels with the poses of faces, or of cars seen from all sides, above the ground."""
+    noise = torch.Generator().manual_seed(0)
+    yaw, pitch = (torch.randn(2, 120, generator=noise) * torch.tensor([[0.35], [0.15]])).unbind(0)
+    if around:
+        yaw, pitch = 9 * yaw, 4 * pitch.abs()
+    return join_label(pose_from_angles(yaw, pitch, radius, pivot), intrinsics_from_focal(focal))
+
+
+SETS = {
+    "faces": _cameras((0, 0, 0.2), 2.7, 4.2647, around=False),
+    "cats": _cameras((0, 0, -0.06), 2.7, 4.2647, around=False),
+    "shown cars": _cameras((0, 0, 0), 1.7, 1.7074, around=True),
+    "cars": _cameras((0, 0, 0), 1.3, 1.0254, around=True),
+    "profiles": join_label(
+        pose_from_angles(torch.tensor([-1.57, 1.57]), 0, pivot=(0, 0, 0.2)), intrinsics_from_focal()
+    ),
+}
+
+
+def _inverse(c: torch.Tensor) -> torch.Tensor:
+    cam2world, intrinsics = split_label(c)
+    return join_label(torch.linalg.inv(cam2world), intrinsics)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_of_other_conventions_are_told_apart(name: str) -> None:
+    c = SETS[name]
+    check_label(c, centred=True)
+    cases = {
+        "these look like world-to-camera matrices: give the inverse": _inverse(c),
+        "these look like OpenGL's axes: negate": _opengl(c),
+        "world-to-camera matrices with OpenGL's axes": _inverse(_opengl(c)),
+        "left-handed": c * torch.tensor([-1.0, 1, 1, 1] * 3 + [1.0] * 13),
+    }
+    for message, labels in cases.items():
+        with pytest.raises(ValueError, match=message):
+            check_label(labels, centred=True)
+
+
+def test_world_to_camera_labels_are_refused() -> None:
+    """Frontal ones are nearly their own inverse, and pass alone."""
+    passed = 0
+    for c in _inverse(SETS["faces"]):
+        try:
+            check_label(c, centred=True)
+            passed += 1
+        except LabelError as error:
+            assert error.row == 0 and "world-to-camera" in str(error)
+    assert passed <= 30
+
+
+def test_the_first_label_that_looks_elsewhere_is_told() -> None:
+    c = SETS["faces"].clone()
+    c[[7, 20], 3] += 2.0
+    with pytest.raises(
+        LabelError, match=r"sees the origin at \(.*estimate their poses again.*; 2 of 120 labels"
+    ) as caught:
+        check_label(c, centred=True)
+    assert caught.value.row == 7
+    check_label(c)  # a view for rendering may look elsewhere

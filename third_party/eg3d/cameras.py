@@ -9,7 +9,7 @@ Poses stand on a sphere around the world's origin; a pivot turns the camera and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ RADIUS = 2.7  # of the published face and cat data, scene units
 _POLE = 1e-5  # v is kept this far away from the poles, where the camera's right axis is undefined
 _ORTHONORMAL = 1e-3  # largest admitted deviation of RᵀR from the identity; labels are often rounded to 4 digits
 _RADIUS_SHARE = 0.01
+_LONGEST_FOCAL = 50.0  # a field of view of 1.1 degrees; more are pixels
+_MARGIN = 0.25  # how far out of the image a rough pose may see the origin, where its inverse would not see it
+_NEARLY_ALL = 0.9  # share of labels that a convention has to explain
 
 
 def split_label(c: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,12 +135,26 @@ def mirror_label(c: Tensor) -> Tensor:
     return c * signs
 
 
-def check_label(c: Tensor, radius: float | None = None) -> None:
-    """Raise ValueError unless `c`, (25,) or (B, 25), is a camera label in the convention of this module.
+class LabelError(ValueError):
+    """A camera label that is none; `row` is the first such one of those that were given."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def check_label(c: Tensor, radius: float | None = None, *, centred: bool = False) -> None:
+    """Raise a ValueError unless `c`, (25,) or (B, 25), is a camera label in the convention of this module.
 
     Checked are the number of entries, finite numbers, the constant last rows, a right-handed orthonormal rotation
-    (within 1e-3), positive focal lengths, a principal point inside the image, that the origin is in front of the
+    (within 1e-3), focal lengths and a principal point in units of the image size, that the origin is in front of the
     camera, and, where `radius` is given, the camera's distance from it (within 1%).
+
+    Args:
+        radius: scene units, or None for no check.
+        centred: whether the origin has to project into the image, as in every photograph that a generator is trained
+            on or that is inverted. Nearly all world-to-camera matrices fail this, and may pass everything else.
+    Raises: ValueError for another shape; LabelError, which is one, for a label.
     """
     if c.ndim not in (1, 2) or c.shape[-1] != LABEL_LENGTH or not c.numel():
         raise ValueError(
@@ -145,64 +162,132 @@ def check_label(c: Tensor, radius: float | None = None) -> None:
             f"an array of shape {tuple(c.shape)} was given; store one such row for each image"
         )
     label = c.detach().reshape(-1, LABEL_LENGTH).double()
-    if not torch.isfinite(label).all():
-        raise ValueError("a camera label has numbers that are not finite; estimate the pose of that image again")
+    _refuse(
+        ~torch.isfinite(label.float()).all(1),
+        lambda _: "a camera label has numbers that are not finite; estimate the pose of that image again",
+    )
     cam2world, intrinsics = split_label(label)
     _check_rows(cam2world, intrinsics)
+    _check_intrinsics(intrinsics)
     _check_rotation(cam2world[:, :3, :3])
-    _check_direction(cam2world)
+    _check_view(cam2world, intrinsics, centred)
     if radius is not None:
         _check_radius(cam2world[:, :3, 3].norm(dim=1), radius)
 
 
+def _refuse(bad: Tensor, message: Callable[[int], str]) -> None:
+    """Raise an error about the first bad row of a mask (B,), if there is one."""
+    if bad.any():
+        row, share = int(bad.int().argmax()), f"; {int(bad.sum())} of {len(bad)} labels are so" if len(bad) > 1 else ""
+        raise LabelError(message(row) + share, row)
+
+
 def _check_rows(cam2world: Tensor, intrinsics: Tensor) -> None:
     rows = torch.cat([cam2world[:, 3], intrinsics[:, 2]], dim=1)
-    if (rows - rows.new_tensor([0, 0, 0, 1, 0, 0, 1])).abs().max() > _ORTHONORMAL:
-        raise ValueError(
-            f"the last rows of cam2world and of the intrinsics are {rows[0, :4].tolist()} and {rows[0, 4:].tolist()}, "
+    _refuse(
+        (rows - rows.new_tensor([0, 0, 0, 1, 0, 0, 1])).abs().amax(1) > _ORTHONORMAL,
+        lambda i: (
+            f"the last rows of cam2world and of the intrinsics are {rows[i, :4].tolist()} and {rows[i, 4:].tolist()}, "
             "expected 0 0 0 1 and 0 0 1; write both matrices row by row, cam2world first"
-        )
-    focal = intrinsics.diagonal(dim1=1, dim2=2)[:, :2].min()
-    if focal <= 0:
-        raise ValueError(f"a focal length is {focal:.4g}, expected > 0; give it as a fraction of the image size")
-    centre = intrinsics[:, :2, 2]
-    if (centre < 0).any() or (centre > 1).any():
-        worst = centre[(centre - 0.5).abs().amax(1).argmax()].tolist()
-        raise ValueError(
-            f"a principal point is {worst}, expected within 0 to 1; divide the first two rows of the intrinsics by the "
-            "image size in pixels"
-        )
+        ),
+    )
+
+
+def _check_intrinsics(intrinsics: Tensor) -> None:
+    remedy = "divide the first two rows of the intrinsics by the image size in pixels"
+    focal, centre = intrinsics.diagonal(dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]
+    _refuse(
+        ((centre < 0) | (centre > 1)).any(1),
+        lambda i: f"a principal point is {centre[i].tolist()}, expected within 0 to 1; {remedy}",
+    )
+    _refuse(
+        ((focal <= 0) | (focal > _LONGEST_FOCAL)).any(1),
+        lambda i: (
+            f"focal lengths are {', '.join(f'{x:.4g}' for x in focal[i].tolist())}, expected within 0 to "
+            f"{_LONGEST_FOCAL:.0f}, as fractions of the image size; {remedy}"
+        ),
+    )
 
 
 def _check_rotation(rotation: Tensor) -> None:
-    off = (rotation.transpose(1, 2) @ rotation - torch.eye(3).to(rotation)).abs().max()
-    determinant = torch.linalg.det(rotation).min()
-    if off > _ORTHONORMAL or determinant < 0:
-        raise ValueError(
-            f"the rotation of a camera label is not orthonormal and right-handed: RᵀR differs from the identity by "
-            f"{off:.3g} (admitted {_ORTHONORMAL}), the determinant is {determinant:.3g} (expected 1); give "
-            "camera-to-world with unit columns right, down, forward, without scale"
-        )
+    off = (rotation.transpose(1, 2) @ rotation - torch.eye(3).to(rotation)).abs().amax((1, 2))
+    lengths, determinant = rotation.norm(dim=1), torch.linalg.det(rotation)
+    columns = "camera-to-world with unit columns right, down, forward"
+    _refuse(
+        ~(off <= _ORTHONORMAL),  # so that overflow fails
+        lambda i: (
+            f"the rotation of a camera label is not orthonormal: its columns have the lengths "
+            f"{', '.join(f'{x:.4g}' for x in lengths[i].tolist())}, and RᵀR differs from the identity by {off[i]:.3g} "
+            f"(admitted {_ORTHONORMAL}); give {columns}, without scale"
+        ),
+    )
+    _refuse(
+        determinant < 0,
+        lambda i: (
+            f"the rotation of a camera label is left-handed: its determinant is {determinant[i]:.3g}, expected 1, so "
+            f"one axis is mirrored; give {columns}, right-handed"
+        ),
+    )
 
 
-def _check_direction(cam2world: Tensor) -> None:
-    """A camera at the origin sees it nowhere and is left to the radius."""
-    depth = -(cam2world[:, :3, 2] * cam2world[:, :3, 3]).sum(1)
-    if depth.min() < 0:
-        raise ValueError(
-            f"a camera looks away from the origin, which lies {depth.min():.4g} along its third column; give "
-            "camera-to-world with columns right, down, forward (OpenCV): from OpenGL's axes negate the second and third"
-        )
+def _check_view(cam2world: Tensor, intrinsics: Tensor, centred: bool) -> None:
+    """Check where the origin is seen. A camera at the origin sees it nowhere and is left to the radius.
+
+    The inverse of a pose takes the origin to the pose's own translation.
+    """
+    inverse = cam2world[:, :3, 3]
+    point = -(cam2world[:, :3, :3] * inverse[:, :, None]).sum(1)  # the origin in the camera's axes
+    other = ~_is_seen(point, intrinsics) & _is_seen(inverse, intrinsics)
+
+    def message(i: int) -> str:
+        if point[i, 2] < 0:
+            what = f"a camera looks away from the origin, which lies {point[i, 2]:.4g} along its third column"
+        else:
+            x, y = _project(point, intrinsics)[i].tolist()
+            what = f"a camera sees the origin at ({x:.3g}, {y:.3g}), which is outside of its image (0 to 1)"
+        return f"{what}; {_explain_view(point, inverse, intrinsics)}"
+
+    _refuse((~_is_seen(point, intrinsics, _MARGIN) | other) if centred else point[:, 2] < 0, message)
+
+
+def _explain_view(point: Tensor, inverse: Tensor, intrinsics: Tensor) -> str:
+    """Tell which other convention would let nearly all cameras see the origin."""
+    flip = point.new_tensor([1, -1, -1])
+    readings = {
+        "these look like OpenGL's axes: negate the second and third columns of cam2world": point * flip,
+        "these look like world-to-camera matrices: give the inverse": inverse,
+        "these look like world-to-camera matrices with OpenGL's axes: give the inverse, its second and third columns "
+        "negated": inverse * flip,
+    }
+    for text, reading in readings.items():
+        if _is_seen(reading, intrinsics).double().mean() >= _NEARLY_ALL:
+            return text
+    return (
+        "give camera-to-world with columns right, down, forward (OpenCV), in a world whose origin is the middle of the "
+        "head or object; if few cameras are so, estimate their poses again or leave their images out"
+    )
+
+
+def _project(point: Tensor, intrinsics: Tensor) -> Tensor:
+    """Points (B, 3) in the cameras' axes -> places in their images (B, 2); not finite at depth 0."""
+    return (intrinsics @ point[:, :, None])[:, :2, 0] / point[:, 2:]
+
+
+def _is_seen(point: Tensor, intrinsics: Tensor, margin: float = 0.0) -> Tensor:
+    pixel = _project(point, intrinsics)
+    inside = ((pixel >= -margin) & (pixel <= 1 + margin)).all(1)
+    return ((point[:, 2] > 0) & inside) | (point == 0).all(1)
 
 
 def _check_radius(distances: Tensor, radius: float) -> None:
-    worst = distances[(distances - radius).abs().argmax()].item()
-    if abs(worst - radius) > _RADIUS_SHARE * radius:
-        raise ValueError(
-            f"a camera stands {worst:.4g} from the origin, expected {radius:.4g} within {_RADIUS_SHARE:.0%}; scale the "
-            f"translation of cam2world by {radius / max(worst, 1e-12):.4g}, or, for a generator of "
-            "other cameras, set data.radius (images) or generator.avg_camera_radius (its own)"
-        )
+    _refuse(
+        (distances - radius).abs() > _RADIUS_SHARE * radius,
+        lambda i: (
+            f"a camera stands {distances[i]:.4g} from the origin, expected {radius:.4g} within {_RADIUS_SHARE:.0%}; "
+            f"scale the translation of cam2world by {radius / max(float(distances[i]), 1e-12):.4g}, or, for a "
+            "generator of other cameras, set data.radius (images) or generator.avg_camera_radius (its own)"
+        ),
+    )
 
 
 def _angles(first: float | Tensor, second: float | Tensor) -> tuple[Tensor, Tensor]:
