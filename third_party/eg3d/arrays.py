@@ -41,7 +41,7 @@ def read_array(data: bytes, what: str, *, remedy: str = REMEDY) -> np.ndarray:
         return flat.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="))
     except _DAMAGE as error:
         told = str(error).partition("\n")[0].rstrip(".")  # NumPy's further lines advise to trust the file
-        raise ValueError(f"{what} cannot be read as a NumPy array: {told}. {remedy}") from None
+        raise ValueError(f"{what} cannot be read as a NumPy array: {told}. {remedy}".rstrip()) from None
 
 
 def read_arrays(source: bytes | Path, what: str = "", *, remedy: str = REMEDY) -> dict[str, np.ndarray]:

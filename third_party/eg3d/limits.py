@@ -52,7 +52,7 @@ def read_json(source: bytes | Path, what: str = "", *, remedy: str = REMEDY) -> 
     except RecursionError:
         raise ValueError(f"{what} is nested more than {MAX_NESTING} deep. {remedy}") from None
     except ValueError as error:
-        raise ValueError(f"{what} cannot be read as JSON: {error}. {remedy}") from None
+        raise ValueError(f"{what} cannot be read as JSON: {error}. {remedy}".rstrip()) from None
     return content
 
 
