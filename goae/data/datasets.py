@@ -11,20 +11,19 @@ Extras of the mini world stand in files that EG3D's readers pass over:
 """
 
 import io
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
-from eg3d.cameras import LABEL_LENGTH, check_label
+from eg3d.arrays import read_arrays
 from PIL import Image
 from torch import Tensor
 
+from goae.data.labels import camera_table, read_posed
 from goae.data.sources import Source, open_source
 
 DEPTH_UNIT = 1e-4  # scene units per step of the stored depth
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = ("depth", "parts")  # extras per pixel
 ROWS = ("factors", "identity", "attributes", "person", "expression", "view")  # extras per image
 
@@ -63,13 +62,9 @@ class PosedImages:
                 f"extras {', '.join(MAPS)} cannot be resized; leave them out or give data of the right size"
             )
         self.source = open_source(path)
-        names = self.source.names()
-        self.names = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-        if not self.names:
-            raise FileNotFoundError(
-                f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}; check the path and its unpacking"
-            )
-        self.labels = _read_labels(self.source, self.names, radius)
+        rows = {name: label or [] for name, label in read_posed(self.source, complete=True).items()}
+        self.names = list(rows)
+        self.labels = camera_table(rows, f"dataset.json in {path}", radius)
         self.extras, self.resize = extras, resize
         self.rows = _read_rows(self.source, len(self.names), [name for name in extras if name in ROWS])
         self.resolution = resolution or self._decode(self.names[0]).width
@@ -122,7 +117,7 @@ class PosedImages:
 
     def _maps(self, name: str) -> dict[str, Tensor]:
         beside = PurePosixPath(name).with_suffix(".npz").as_posix()
-        arrays = _read_arrays(self.source, beside, MAPS)
+        arrays = _arrays(self.source, beside, MAPS)
         size = (self.resolution, self.resolution)
         for key, array in arrays.items():
             if array.shape != size:
@@ -133,79 +128,24 @@ class PosedImages:
         return {"depth": depth[None], "parts": torch.from_numpy(arrays["parts"])[None]}
 
 
-def _read_labels(source: Source, names: list[str], radius: float | None) -> Tensor:
-    """Labels (N, 25) float32 in the order of `names`."""
-    where = f"dataset.json in {source.path}"
-    try:
-        text = source.read("dataset.json")
-    except KeyError:
-        raise FileNotFoundError(
-            f"there is no dataset.json in {source.path}: expected one at the root, with the camera labels; run EG3D's "
-            "preprocessing, or point the data.* path at the folder that holds it"
-        ) from None
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON ({error}); write it again") from error
-    entries = content.get("labels") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(e, list) and len(e) == 2 for e in entries):
-        raise ValueError(f'{where} has no list "labels" of [file name, {LABEL_LENGTH} numbers]; write it again')
-    labels = {name: label for name, label in entries if isinstance(name, str)}
-    rows = []
-    for name in names:
-        if labels.get(name) is None:
-            raise ValueError(f"{name} has no label in {where}; add it, or remove the image")
-        rows.append(check_numbers(labels[name], f"the label of {name} in {where}"))
-    table = torch.tensor(rows, dtype=torch.float64)
-    _check_cameras(table, names, where, radius)
-    return table.to(torch.float32)
-
-
-def check_numbers(label: Any, what: str) -> list[float]:
-    """The 25 numbers of a label; ValueError naming `what` if it is anything else."""
-    if not isinstance(label, list) or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in label):
-        raise ValueError(
-            f"{what} is not a list of numbers; expected {LABEL_LENGTH}: cam2world 4x4, then intrinsics 3x3"
-        )
-    if len(label) != LABEL_LENGTH:
-        raise ValueError(
-            f"{what} has {len(label)} numbers, expected {LABEL_LENGTH}: cam2world 4x4 by rows, then intrinsics 3x3"
-        )
-    return [float(x) for x in label]
-
-
-def _check_cameras(table: Tensor, names: list[str], where: str, radius: float | None) -> None:
-    """Check all labels at once; if that fails, find the first bad one."""
-    try:
-        check_label(table, radius)
-        return
-    except ValueError:
-        pass
-    for name, label in zip(names, table, strict=True):
-        try:
-            check_label(label, radius)
-        except ValueError as error:
-            raise ValueError(f"the label of {name} in {where} is no camera: {error}") from error
-
-
 def _read_rows(source: Source, num_images: int, names: list[str]) -> dict[str, Tensor]:
     if not names:
         return {}
-    arrays = _read_arrays(source, "people.npz", tuple(names))
+    arrays = _arrays(source, "people.npz", tuple(names))
     for name, array in arrays.items():
-        if len(array) != num_images:
-            raise ValueError(f"{name} in people.npz of {source.path} has {len(array)} rows for {num_images} images")
+        if array.shape[:1] != (num_images,):
+            raise ValueError(
+                f"{name} in people.npz of {source.path} has shape {array.shape} for {num_images} images; make the data "
+                "again"
+            )
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _read_arrays(source: Source, file: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file, without pickles."""
+def _arrays(source: Source, file: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file of the set."""
+    remedy = f"Make the data again; those of scripts/make_mini_data.py have {', '.join(names)}."
     try:
-        with np.load(io.BytesIO(source.read(file)), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+        found = read_arrays(source.read(file), f"{file} in {source.path}", remedy=remedy)
+        return {name: found[name] for name in names}
     except KeyError as error:
-        raise ValueError(
-            f"{source.path} has no {error} in {file}; data of scripts/make_mini_data.py has {', '.join(names)}"
-        ) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{file} in {source.path} cannot be read ({error}); make the data again") from error
+        raise ValueError(f"{source.path} has no {error} in {file}. {remedy}") from None

@@ -13,14 +13,17 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from eg3d.limits import read_json
 
 from goae.data.copies import KEPT, Copies
-from goae.data.datasets import IMAGE_SUFFIXES, PosedImages, check_numbers
-from goae.data.sources import open_source
+from goae.data.datasets import PosedImages
+from goae.data.labels import camera_table, read_posed
+from goae.data.sources import ZipSource, open_source
 
 TEST = 2  # CelebA's partition file: 0 training, 1 validation, 2 test
 
@@ -40,24 +43,10 @@ class Download:
     def __init__(self, path: str | Path) -> None:
         """Raises: FileNotFoundError or ValueError naming what was expected."""
         self.source = open_source(path)
-        names = [n for n in self.source.names() if PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
-        try:
-            labels = dict(json.loads(self.source.read("dataset.json"))["labels"])
-        except KeyError:
-            raise FileNotFoundError(
-                f'{path} has no dataset.json with "labels" at its root: expected the crops and camera labels that '
-                "EG3D's preprocessing of the downloaded images writes"
-            ) from None
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"dataset.json in {path} is no list of [file name, label]: {error}") from error
-        if not names:
-            raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}; check the path")
-        self.names = names
-        self.labels: dict[str, list[float]] = {
-            n: check_numbers(labels[n], f"the label of {n} in dataset.json of {path}")
-            for n in names
-            if labels.get(n) is not None
-        }
+        labels = read_posed(self.source, complete=False)
+        self.names = list(labels)
+        self.labels = {name: label for name, label in labels.items() if label is not None}
+        self.where = f"dataset.json in {self.source.path}"
 
     @property
     def posed(self) -> list[str]:
@@ -218,14 +207,15 @@ def write_set(
     Raises: ValueError if an image or label is not usable, or a zip or manifest of another content is there.
     """
     entries = sorted(entries, key=lambda e: e.name)
+    camera_table({e.source: download.labels[e.source] for e in entries}, download.where, radius or None)
     manifest_path = path.with_name(f"{path.stem}.manifest.json")
     files = [
         {"name": e.name, "source": e.source, "sha256": hashlib.sha256(download.source.read(e.source)).hexdigest()}
         for e in entries
     ]
     manifest = json.dumps({**settings, "num_images": len(files), "files": files}, indent=1) + "\n"
-    if manifest_path.exists() and (difference := _difference(manifest_path.read_text(), manifest)):
-        raise ValueError(f"{manifest_path} lists another choice: {difference}")
+    if manifest_path.exists() and (difference := _difference(manifest_path, str(manifest_path), manifest)):
+        raise ValueError(f"{manifest_path} lists another choice: {difference}; move it away and run again")
     if path.exists():
         _check_existing(path, manifest)
         if not manifest_path.exists():
@@ -242,9 +232,7 @@ def write_set(
             if entries[0].numbers:
                 archive.writestr(zipfile.ZipInfo("people.npz"), _people(entries))
             archive.writestr(zipfile.ZipInfo("manifest.json"), manifest)
-        images = PosedImages(partial, resolution, radius=radius or None)
-        for i in range(len(images)):
-            images[i]
+        _check_images(PosedImages(partial, resolution, radius=radius or None), entries, download)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -252,23 +240,35 @@ def write_set(
     return True
 
 
+def _check_images(images: PosedImages, entries: Sequence[Entry], download: Download) -> None:
+    """Read every image of the set that was written; an error names the image that it was made from."""
+    for i, entry in enumerate(entries):
+        try:
+            images[i]
+        except ValueError as error:
+            written, origin = f"{entry.name} in {images.source.path}", f"{entry.source} in {download.source.path}"
+            raise ValueError(str(error).replace(written, origin)) from error
+
+
 def _check_existing(path: Path, manifest: str) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = archive.read("manifest.json").decode()
-    except (zipfile.BadZipFile, KeyError) as error:
+        found = ZipSource(path).read("manifest.json")
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} was not written by this script ({error}); move it away and run again") from error
-    if difference := _difference(found, manifest):
+    if difference := _difference(found, f"manifest.json in {path}", manifest):
         raise ValueError(f"{path} holds another choice: {difference}; move it away and run again")
 
 
-def _difference(stored: str, current: str) -> str:
+def _difference(stored: bytes | Path, where: str, current: str) -> str:
     """The first thing in which two manifests differ, or nothing. Counts that an older one lacks are no difference."""
-    old, new = json.loads(stored), json.loads(current)
+    remedy = "Move it away and run again."
+    old, new = read_json(stored, where, remedy=remedy), json.loads(current)
+    if not isinstance(old, dict) or not isinstance(old.get("files"), list):
+        raise ValueError(f'{where} is no manifest: it has no list "files". {remedy}')
     for key in [k for k in sorted({"num_images", *old}) if k != "files"]:
         if old.get(key) != new.get(key):
             return f"{key} is {old.get(key)!r} there, {new.get(key)!r} now"
-    pairs = zip(old["files"], new["files"], strict=True)
+    pairs = zip_longest(old["files"], new["files"])
     return next((f"{a} there, {b} now" for a, b in pairs if a != b), "")
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from eg3d.arrays import read_arrays
 from eg3d.cameras import split_label
 from eg3d.rendering.rays import rays
 from torch import Tensor
@@ -161,10 +162,11 @@ class DepthFolder:
         file = self.path / PurePosixPath(name).with_suffix(".npz")
         if not file.exists():
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            if "depth" not in arrays or arrays["depth"].ndim != 2:
-                raise ValueError(f"{file} has no `depth` (H, W); it has {', '.join(arrays)}")
-            return torch.from_numpy(arrays["depth"].astype(np.float32))
+        arrays = read_arrays(file, remedy="Make the map again, as `depth` (H, W), NaN outside of the face.")
+        depth = arrays.get("depth", np.empty(0))
+        if depth.ndim != 2:
+            raise ValueError(f"{file} has no `depth` (H, W); it has {', '.join(arrays) or 'no arrays'}")
+        return torch.from_numpy(depth.astype(np.float32))
 
 
 def _mean(values: Tensor, region: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from standins import write_crops, zip_crops
 
 from goae.data.copies import Copies, count_mirrored
 from goae.data.datasets import PosedImages
-from goae.data.subsets import afhq_entries, celebahq_test, draw, ffhq_entries, mead_entries
+from goae.data.subsets import Download, Entry, afhq_entries, celebahq_test, draw, ffhq_entries, mead_entries, write_set
 from goae.evaluation.protocols import People, novel_view_tasks
 from scripts import run_script
 
@@ -266,5 +266,22 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
 def test_crops_without_labels_are_named(tmp_path: Path, run: Run) -> None:
     (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "a.png").touch()
     text = run("prepare_afhq", "--images", tmp_path / "crops", "--out", tmp_path / "cats", fails=True)
-    assert "has no dataset.json" in text
+    assert "there is no dataset.json in" in text
+
+
+def test_errors_name_what_was_given_and_not_what_is_being_written(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops", ["old.png"], side=SIDE)
+    entries, out = [Entry("new.png", "old.png", {})], tmp_path / "val.zip"
+
+    def written(side: int, radius: float) -> str:
+        with pytest.raises(ValueError) as caught:
+            write_set(Download(crops), entries, out, settings={}, resolution=side, radius=radius)
+        return str(caught.value)
+
+    text = written(SIDE, 1.0)
+    assert text.startswith(f"the label of old.png in dataset.json in {crops} is no camera: a camera stands 2.7")
+    assert written(2 * SIDE, 2.7).startswith(f"old.png in {crops} is {SIDE}x{SIDE}, expected")
+    (tmp_path / "val.manifest.json").write_text('{"files": 3}')
+    assert written(SIDE, 2.7).startswith(f'{tmp_path / "val.manifest.json"} is no manifest: it has no list "files"')

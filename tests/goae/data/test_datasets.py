@@ -26,9 +26,9 @@ def png(seed: int, size: tuple[int, int] = (SIZE, SIZE), mode: str = "RGB") -> b
     return buffer.getvalue()
 
 
-def label(x: float = 0.0) -> list[float]:
+def label(x: float = 0.0, z: float = 2.7) -> list[float]:
     c = canonical_label()[0].tolist()
-    c[3] = x
+    c[3], c[11] = x, z
     return c
 
 
@@ -124,7 +124,7 @@ def without(name: str) -> dict[str, bytes]:
 
 BAD = {
     "no dataset.json": (without("dataset.json"), FileNotFoundError, r"no dataset\.json in"),
-    "no JSON": (files() | {"dataset.json": b"{"}, ValueError, r"dataset\.json in .* is not JSON"),
+    "no JSON": (files() | {"dataset.json": b"{"}, ValueError, r"dataset\.json in .* cannot be read as JSON"),
     "no list": (files() | {"dataset.json": b"[]"}, ValueError, 'no list "labels"'),
     "null labels": (files() | {"dataset.json": b'{"labels": null}'}, ValueError, 'no list "labels"'),
     "missing label": (files() | {"img3.png": png(3)}, ValueError, r"img3\.png has no label"),
@@ -132,7 +132,7 @@ BAD = {
     "words": (relabelled("img2.png", ["a"] * 25), ValueError, r"img2\.png .* not a list of numbers"),
     "integer": (relabelled("img2.png", 3), ValueError, r"img2\.png .* not a list of numbers"),
     "not finite": (relabelled("img2.png", [float("nan"), *label()[1:]]), ValueError, r"img2\.png"),
-    "wrong radius": (relabelled("img2.png", label(1.0)), ValueError, r"img2\.png .* expected 2\.7"),
+    "wrong radius": (relabelled("img2.png", label(z=3.0)), ValueError, r"img2\.png .* expected 2\.7"),
     "no images": ({"dataset.json": b'{"labels": []}'}, FileNotFoundError, "no images"),
 }
 

@@ -25,6 +25,7 @@ from goae import build
 from goae.camera.level import level_label
 from goae.config import EvaluateConfig, InvertConfig, PriorConfig, TrainConfig, load_run
 from goae.data.datasets import PosedImages
+from goae.data.labels import read_cameras
 from goae.editing.directions import EditConfig
 from goae.evaluation.table_notes import trained_note
 from goae.evaluation.validation import Validation
@@ -32,7 +33,7 @@ from goae.extractors import lpips
 from goae.inversion import Inversion
 from goae.runs.canonical import canonical_stats
 from goae.runs.evaluate import build_metrics, evaluate
-from goae.runs.invert import find_images, invert, open_inverter, read_cameras
+from goae.runs.invert import find_images, invert, open_inverter
 from goae.runs.prior import train_prior
 from goae.runs.report import report
 from goae.runs.setup import check_splits, device_of, launch, run_encoder, run_inverter
@@ -507,7 +508,7 @@ def test_wrong_cameras_are_named(camera: str, error: type[Exception], named: str
 def test_a_file_that_holds_no_labels_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"dataset\.json has no list `labels`; expected EG3D's dataset\.json"):
+    with pytest.raises(ValueError, match=r"dataset\.json (has no list|cannot be read as JSON).*NAME"):
         read_cameras(str(path), ["a.png"])
 
 
@@ -536,7 +537,7 @@ def test_images_of_data_sets_are_found_with_their_cameras(tmp_path: Path, tiny_d
         assert pictures[0].open().size == (32, 32)
         assert torch.equal(torch.stack(read_cameras(str(path), images.names)), images.labels)
     (tmp_path / "dataset.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no dataset\.json"):
+    with pytest.raises(FileNotFoundError, match=r"there is no dataset\.json in"):
         read_cameras(str(tmp_path), images.names)
     with pytest.raises(FileNotFoundError, match="neither an image nor a folder or zip"):
         find_images(tmp_path / "none")
@@ -557,7 +558,7 @@ def test_labels_of_other_folders_are_not_mixed_up(tmp_path: Path) -> None:
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"labels": [["b.png", [0.0] * 24]]}))
-    with pytest.raises(ValueError, match=r"no label for a\.png"):
+    with pytest.raises(ValueError, match=r"a\.png has no label .* e\.g\. b\.png"):
         read_cameras(str(path), ["a.png"])
-    with pytest.raises(ValueError, match=r"label of b\.png .* is not usable"):
+    with pytest.raises(ValueError, match=r"label of b\.png .* has 24 numbers"):
         read_cameras(str(path), ["b.png"])
