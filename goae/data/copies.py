@@ -16,7 +16,6 @@ for 512² (a full rebalanced FFHQ: 30 minutes of one core, and reading 193 GB), 
 """
 
 import io
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import torch
 from eg3d.cameras import mirror_label
+from eg3d.limits import read_json
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -135,10 +135,10 @@ def is_named_copy(name: str) -> bool:
 def count_mirrored(images: PosedImages) -> int:
     """Count the mirrored copies in a set: as its manifest tells, else twins by label if these are many."""
     try:
-        manifest = json.loads(images.source.read("manifest.json"))
+        manifest = read_json(images.source.read("manifest.json"))
     except (KeyError, ValueError):
         manifest = None
-    if isinstance(manifest, dict) and KEPT in manifest:
+    if isinstance(manifest, dict) and isinstance(manifest.get(KEPT), int):
         return int(manifest[KEPT]) if manifest.get("split", "train") == "train" else 0  # other splits are rid of them
     twins = count_label_twins(images.labels)
     return twins // 2 if 10 * twins >= len(images) else 0  # a few twins are chance

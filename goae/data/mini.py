@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from eg3d.limits import read_json
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from goae.data.cameras import YAWS, multiview_labels, sample_mini_labels
 from goae.data.datasets import DEPTH_UNIT
 from goae.data.head_render import HeadImages, render_heads
 from goae.data.heads import EXPRESSIONS, HeadParams
-from goae.data.sources import Source
+from goae.data.sources import Source, ZipSource
 
 SPLITS = ("train", "val", "test", "multiview")
 VERSION = 1  # to be raised whenever the pictures of a seed change
@@ -110,12 +111,15 @@ def write_split(config: SplitConfig, path: Path, *, workers: int, progress: Call
 
 
 def read_manifest(path: Path) -> dict[str, object]:
-    """The manifest inside of a split's zip: its settings and the SHA-256 of its content."""
+    """Read the manifest inside of a split's zip: its settings and the SHA-256 of its content."""
+    where, remedy = f"manifest.json in {path}", "Move it away and run again."
     try:
-        with zipfile.ZipFile(path) as archive:
-            return dict(json.loads(archive.read("manifest.json")))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no split of the mini data ({error}); move it away and run again") from error
+        found = read_json(ZipSource(path).read("manifest.json"), where, remedy=remedy)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no split of the mini data ({error}). {remedy}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} holds no settings of a split of the mini data. {remedy}")
+    return found
 
 
 def drawn_split(source: Source) -> dict[str, object] | None:
@@ -123,11 +127,9 @@ def drawn_split(source: Source) -> dict[str, object] | None:
 
     Pictures of the same split may differ by a rounded bit from one processor to another.
     """
-    if "manifest.json" not in source.names():
-        return None
     try:
-        found = json.loads(source.read("manifest.json"))
-    except ValueError:  # a file of somebody else's that is no JSON
+        found = read_json(source.read("manifest.json"))
+    except (KeyError, ValueError):  # none, or a file of somebody else's that is no JSON
         return None
     keys = [field.name for field in fields(SplitConfig)]
     ours = isinstance(found, dict) and {*keys, "factors"} <= found.keys() and found["split"] in SPLITS
