@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_NESTING = 100  # of lists and dicts in each other; a generator nests about 30 deep
-MAX_JSON = 128 << 20  # bytes; the labels of 140,000 images take 74 MB
-MAX_VALUES = 8_000_000  # of one JSON file; the labels of 140,000 images have 3.6 million
+MAX_JSON = 256 << 20  # bytes; the labels of 245,862 images take 130 MB
+MAX_VALUES = 8_000_000  # of one JSON file; the labels of 245,862 images have 6.9 million
 MAX_DIGITS = 30  # of an integer
 MAX_MEMBER = 512 << 20  # bytes of one member of an archive that is read into memory
 MAX_RATIO, SMALL_MEMBER = 100, 64 << 20  # unpacked to packed size, and the size up to which any ratio passes

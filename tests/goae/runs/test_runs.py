@@ -401,7 +401,7 @@ def test_all_missing_files_are_named_before_any_is_read(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("goae.runs.train.launch", lambda config: pytest.fail("launched"))
+    monkeypatch.setattr("goae.runs.train.launch", lambda *_, **__: pytest.fail("launched"))
     given = f"method={method}", f"paths.runs={tmp_path}", "data.train=none"
     config = composed_as(TrainConfig, "experiment=ffhq", *given)
     with pytest.raises(FileNotFoundError) as caught:
@@ -458,7 +458,7 @@ def test_a_stage_to_come_is_checked_before_the_first(
     world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(world, f"paths.runs={tmp_path}", "stages.refiner.fit.micro_batch=4")
-    monkeypatch.setattr("goae.runs.train.launch", lambda config: SimpleNamespace(world_size=2, **ONE_PROCESS))
+    monkeypatch.setattr("goae.runs.train.launch", lambda *_, **__: SimpleNamespace(world_size=2, **ONE_PROCESS))
     with pytest.raises(ValueError, match="stage `refiner`: 1 micro-batches"):
         train(config)
 
