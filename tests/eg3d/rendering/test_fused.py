@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,9 @@ CASES = {
     "odd": (3, 7, 5, 1, 5, 20, 2, (7, 9), 2.0, "yx,zx,zy", 0.3),
     "few": (2, 1, 4, 3, 1, 1, 1, (1, 1), 1.0, "xy,xz,zx", 0.1),
     "coarse": (2, 25, 2, 0, 8, 33, 17, (8, 8), 1.0, "xy,xz,zx", 0.2),
+    "seven": (1, 9, 7, 5, 32, 64, 32, (8, 8), 1.0, "xy,xz,zx", 0.1),
+    "single": (2, 3, 1, 0, 3, 9, 5, (8, 8), 1.0, "xy,xz,zx", 0.1),
+    "past": (1, 5, 33, 65, 7, 12, 5, (8, 8), 1.0, "xy,xz,zx", 0.1),  # one more than the lanes of a warp
     "outside": (1, 25, 8, 8, 8, 16, 4, (8, 8), 0.2, "xy,xz,zx", 0.9),
     "wide": (1, 4, 2, 0, 72, 100, 130, (8, 8), 1.0, "xy,xz,zx", 0.1),
 }
@@ -91,17 +95,18 @@ def test_errors_are_those_of_single_precision(case: str, fine_is_depth: bool) ->
         assert error <= max(allowed.item(), floor), f"{name}: {error:.2e}, reference {allowed / 2:.2e}"
 
 
-@pytest.mark.parametrize("fine_is_depth", [True, False], ids=["depths", "uniforms"])
-@pytest.mark.parametrize("case", ON_GPU)
-def test_the_program_of_a_gpu(case: str, fine_is_depth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its 32 lanes in a loop on a CPU, which shares every line but the atomic additions with the CUDA kernels."""
+@pytest.fixture
+def by_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of a GPU: its 32 lanes in a loop on a CPU, which shares every line but the atomic additions."""
     kernel = build.kernel
 
-    def by_lanes(backend: str, name: str) -> Any:
+    def lanes(backend: str, name: str) -> Any:
         return partial(kernel(backend, name), **({"by_lanes": True} if name.startswith("render") else {}))
 
-    monkeypatch.setattr(build, "kernel", by_lanes)
-    scene = Scene(case, fine_is_depth=fine_is_depth)
+    monkeypatch.setattr(build, "kernel", lanes)
+
+
+def check_the_program_of_a_gpu(scene: Scene) -> None:
     exact = scene.run(reference.march_rays, torch.float64)
     single = scene.run(reference.march_rays, torch.float32)
     found = scene.run(fused.march_rays, torch.float32, backend="cpu")
@@ -109,6 +114,77 @@ def test_the_program_of_a_gpu(case: str, fine_is_depth: bool, monkeypatch: pytes
         error, allowed = (value - found[name]).abs().max(), 8 * (value - single[name]).abs().max()  # sums in one piece
         floor = 20 * torch.finfo(torch.float32).eps * max(1.0, value.abs().max().item())
         assert error <= max(allowed.item(), floor), f"{name}: {error:.2e}, reference {allowed / 8:.2e}"
+
+
+@pytest.mark.parametrize("fine_is_depth", [True, False], ids=["depths", "uniforms"])
+@pytest.mark.parametrize("case", ON_GPU)
+def test_the_program_of_a_gpu(case: str, fine_is_depth: bool, by_lanes: None) -> None:
+    check_the_program_of_a_gpu(Scene(case, fine_is_depth=fine_is_depth))
+
+
+@pytest.mark.parametrize("case", ["corrected", "past"])
+@pytest.mark.parametrize("odd", ["coarse depths again", "one depth", "falling depths", "no weight", "one wall"])
+def test_the_program_of_a_gpu_on_odd_rays(odd: str, case: str, by_lanes: None) -> None:
+    scene = Scene(case, fine_is_depth=odd in ("coarse depths again", "falling depths"))
+    num_fine = scene.fine.shape[2]
+    if odd == "coarse depths again":
+        scene.fine = scene.depths.squeeze(3)[:, :, torch.arange(num_fine) % 3]
+    elif odd == "one depth":
+        scene.fine = torch.full_like(scene.fine, 0.5)
+    elif odd == "falling depths":
+        scene.depths, scene.fine = scene.depths.flip(2), scene.fine.sort(dim=2, descending=True).values
+    else:  # a flat distribution of fine samples, and one that is nothing but a step
+        with torch.no_grad():
+            scene.decoder.net[2].bias[0] = -math.inf if odd == "no weight" else 1e3
+    check_the_program_of_a_gpu(scene)
+
+
+def test_the_program_of_a_gpu_keeps_what_is_no_number(by_lanes: None) -> None:
+    scene = Scene("corrected", fine_is_depth=True)
+    scene.fine[0, 0, 2], scene.planes[0, :, :, 3] = math.nan, math.nan
+    found = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    assert found["total"].isnan().any() and found["planes"].isnan().any()
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("case", ["published", "odd", "single", "past"])
+def test_the_program_of_a_gpu_with_deterministic_sums(case: str, by_lanes: None, deterministic: None) -> None:
+    check_the_program_of_a_gpu(Scene(case, fine_is_depth=True))
+
+
+def gradients_in_order(scene: Scene, order: Tensor) -> list[Tensor]:
+    """Gradients of planes and decoder with the rays of each item in this order; they add to the same sums."""
+    leaf, decoder = scene.planes.clone().requires_grad_(), scene.decoder
+    rays = [x[:, order] for x in (scene.origins, scene.directions, scene.depths, scene.fine)]
+    found = fused.march_rays(leaf, decoder, *rays, scene.settings, backend="cpu")
+    loss = found.features * torch.randn(found.features.shape[1], 1, generator=torch.Generator().manual_seed(3))[order]
+    return list(torch.autograd.grad((loss.sum(dim=2) * 1e-7).sum(), [leaf, *decoder.parameters()]))
+
+
+def test_deterministic_sums_do_not_depend_on_the_order_of_rays(by_lanes: None, deterministic: None) -> None:
+    scene = Scene("published", fine_is_depth=True)
+    num = scene.origins.shape[1]
+    orders = torch.arange(num), torch.randperm(num, generator=torch.Generator().manual_seed(0))
+    first, second = (gradients_in_order(scene, order) for order in orders)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    torch.use_deterministic_algorithms(False)
+    plain = gradients_in_order(scene, orders[1])
+    assert not torch.equal(plain[0], gradients_in_order(scene, orders[0])[0])
+    for exact, rounded in zip(first, plain, strict=True):
+        torch.testing.assert_close(exact, rounded, atol=2e-6 * float(rounded.abs().max()), rtol=0)
+
+
+def test_deterministic_sums_are_no_numbers_if_one_of_them_is_none(by_lanes: None, deterministic: None) -> None:
+    scene = Scene("corrected", fine_is_depth=True)
+    scene.planes[0, 0, 0] = math.nan
+    found = scene.run(fused.march_rays, torch.float32, backend="cpu")
+    assert found["planes"].isnan().all() and found["w1"].isnan().all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -279,3 +355,16 @@ def test_cuda_kernels(case: str, dtype: torch.dtype) -> None:
         scale = max(1.0, expected[name].abs().max().item())
         rounding = torch.finfo(dtype).eps if name == "planes" else 0.0  # of the gradient, to the planes' type
         torch.testing.assert_close(value.float().cpu(), expected[name], atol=2e-5 * scale + rounding * scale, rtol=0)
+
+
+@pytest.mark.cuda
+def test_cuda_kernels_repeat_their_bits_where_deterministic_algorithms_are_wanted(deterministic: None) -> None:
+    build.resolve("cuda", torch.device("cuda"))
+    scene, found = Scene("published", fine_is_depth=False), []
+    decoder = scene.decoder.cuda()
+    numbers = [x.cuda() for x in (scene.origins, scene.directions, scene.depths, scene.fine)]
+    for _ in range(5):
+        leaf = scene.planes.cuda().requires_grad_()
+        out = fused.march_rays(leaf, decoder, *numbers, scene.settings, backend="cuda")
+        found.append(torch.autograd.grad(out.features.square().sum(), [leaf, *decoder.parameters()]))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -90,16 +90,18 @@ EG3D_HD float mean_depth(const float* depths, const float* weights, int num, flo
   return total > 0.0f ? float(weighted) / total : INFINITY;
 }
 
+// Entry i + 1 of the smoothed weights: largest of neighbours, averaged.
+EG3D_HD float smoothed(const float* weights, int i) {
+  const float before = fmaxf(weights[i], weights[i + 1]), after = fmaxf(weights[i + 1], weights[i + 2]);
+  return (before + after) * 0.5f + 0.01f + 1e-5f;
+}
+
 // The distribution of fine samples (sampling.importance_depths): smoothed coarse weights, as a cumulative sum from 0 to
 // 1 over num - 2 limits; num > 3.
 EG3D_HD void distribute(const float* weights, int num, float* cdf) {
   const int bins = num - 3;
   double sum = 0.0, below = 0.0;
-  for (int i = 0; i < bins; ++i) {  // entry i + 1 of the smoothed weights: largest of neighbours, averaged
-    const float before = fmaxf(weights[i], weights[i + 1]), after = fmaxf(weights[i + 1], weights[i + 2]);
-    cdf[i + 1] = (before + after) * 0.5f + 0.01f + 1e-5f;
-    sum += cdf[i + 1];
-  }
+  for (int i = 0; i < bins; ++i) sum += cdf[i + 1] = smoothed(weights, i);
   cdf[0] = 0.0f;
   for (int i = 1; i <= bins; ++i) cdf[i] = float(below += cdf[i] / float(sum));
 }

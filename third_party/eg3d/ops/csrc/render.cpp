@@ -1,10 +1,11 @@
 // The renderer as PyTorch sees it; compiled once for the CPU and once for the GPU, like library.cpp.
 #include "render.h"
 
+#include <ATen/Context.h>
+
 #include "operators.h"
 
 #ifdef EG3D_CUDA
-#include <ATen/Context.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -35,10 +36,15 @@ void run(const Render& r, const at::Tensor& planes, bool) {
 }
 
 void run_backward(const Render& r, const RenderGradients& g, const at::Tensor& planes, bool) {
-  at::globalContext().alertNotDeterministic("eg3d render_backward");
   check_alignment(planes);
   const c10::cuda::CUDAGuard guard(planes.device());
   render_backward_cuda(r, g, type_of(planes), c10::cuda::getCurrentCUDAStream().stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+void read_whole_sums(const Render& r, const RenderGradients& g, const at::Tensor& planes) {
+  const c10::cuda::CUDAGuard guard(planes.device());
+  read_whole_sums_cuda(r, g, c10::cuda::getCurrentCUDAStream().stream());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 #else
@@ -49,6 +55,8 @@ void run(const Render& r, const at::Tensor&, bool by_lanes) { by_lanes ? render_
 void run_backward(const Render& r, const RenderGradients& g, const at::Tensor&, bool by_lanes) {
   by_lanes ? render_backward_lanes(r, g) : render_backward_cpu(r, g);
 }
+
+void read_whole_sums(const Render& r, const RenderGradients& g, const at::Tensor&) { read_whole_sums_lanes(r, g); }
 #endif
 
 constexpr bool ON_GPU = DEVICE == c10::DeviceType::CUDA;
@@ -112,7 +120,9 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   check(in.b1, in.planes, {hidden}, "b1");
   check(in.w2, in.planes, {outputs, hidden}, "w2");
   check(in.b2, in.planes, {outputs}, "b2");
+  TORCH_CHECK(in.planes.size(2) > 0 && in.planes.size(3) > 0, "planes has shape ", in.planes.sizes());
   TORCH_CHECK(channels > 0 && hidden > 0 && outputs > 1, "planes and decoder need channels, units and colours");
+  TORCH_CHECK(in.coarse.size(2) > 0, "a ray needs a coarse sample");
   TORCH_CHECK(in.fine.size(2) == 0 || fine_is_depth || in.coarse.size(2) > 3, "fine samples need 4 coarse ones");
   Render r{};
   r.planes = in.planes.const_data_ptr();
@@ -127,6 +137,29 @@ Render describe(const Inputs& in, at::IntArrayRef axes, double scale, bool fine_
   for (int k = 0; k < 6; ++k) r.axes[k] = int(axes[k]);
   r.scale = float(scale), r.fine_is_depth = fine_is_depth;
   return r;
+}
+
+// log2 of a number, rounded up.
+int bits_of(int64_t count) {
+  int bits = 0;
+  while (bits < 62 && (int64_t(1) << bits) < count) ++bits;
+  return bits;
+}
+
+// Gradients whose sums do not depend on the order in which the lanes of a GPU come to add: two passes.
+void run_backward_deterministically(const Render& r, RenderGradients g, const at::Tensor& planes, bool by_lanes) {
+  const int64_t samples = r.num_coarse + r.num_fine, rays = r.batch * r.rays;
+  at::Tensor most = planes.new_zeros({2}, c10::ScalarType::Int);
+  at::Tensor of_planes = planes.new_zeros({g.planes ? r.batch * 3 * r.height * r.row : 0}, c10::ScalarType::Long);
+  at::Tensor of_net = planes.new_zeros({g.w1 ? num_whole_sums_of_decoder(r) : 0}, c10::ScalarType::Long);
+  g.whole_planes = {nullptr, most.mutable_data_ptr<int32_t>(), bits_of(r.rays * samples)};
+  g.whole_net = {nullptr, g.whole_planes.most + 1, bits_of(rays * samples)};
+  RenderGradients search = g;
+  search.origins = search.directions = nullptr;  // these are added once
+  run_backward(r, search, planes, by_lanes);
+  g.whole_planes.to = of_planes.mutable_data_ptr<int64_t>(), g.whole_net.to = of_net.mutable_data_ptr<int64_t>();
+  run_backward(r, g, planes, by_lanes);
+  read_whole_sums(r, g, planes);
 }
 
 }  // namespace
@@ -196,7 +229,10 @@ std::vector<at::Tensor> render_backward(
   g.origins = make(origins, of_rays), g.directions = make(directions, of_rays);
   g.w1 = make(w1, of_decoder), g.b1 = make(b1, of_decoder);
   g.w2 = make(w2, of_decoder), g.b2 = make(b2, of_decoder);
-  run_backward(r, g, planes, by_lanes);
+  if ((ON_GPU || by_lanes) && (g.planes || g.w1) && at::globalContext().deterministicAlgorithms())
+    run_backward_deterministically(r, g, planes, by_lanes);
+  else
+    run_backward(r, g, planes, by_lanes);
   return made;
 }
 

@@ -5,12 +5,21 @@
 
 namespace eg3d {
 
+// Sums in whole numbers of a small unit, which are the same in whatever order numbers are added. A first pass finds the
+// largest number, a second one adds.
+struct WholeSums {
+  int64_t* to;   // null in the first pass
+  int32_t* most; // the bits of the largest magnitude; null for sums of floats
+  int added;     // log2 of how many numbers one sum takes at most
+};
+
 // Gradients of a render's results, and where to add those of its inputs; null where one is not wanted.
 struct RenderGradients {
   const float *features, *depth, *total;  // of the results; features are null for a render of depth alone
   float* planes;                          // as Render.planes, zero at the start, as are the following
   float *origins, *directions;
   float *w1, *b1, *w2, *b2;
+  WholeSums whole_planes, whole_net;  // in place of `planes` and of the decoder's, on a GPU, laid out as `Net`
 };
 
 // Arrays are contiguous, and float32 but for planes on a GPU; a "ray" counts over batch and rays of an item.
@@ -48,13 +57,17 @@ void use_large_pages(void* memory, int64_t bytes);
 void render_cpu(const Render& args);
 void render_backward_cpu(const Render& args, const RenderGradients& gradients);
 
+int64_t num_whole_sums_of_decoder(const Render& args);
+
 enum class Planes { FLOAT, HALF, BFLOAT16 };  // their type
 
 void render_cuda(const Render& args, Planes planes, void* stream);
 void render_backward_cuda(const Render& args, const RenderGradients& gradients, Planes planes, void* stream);
+void read_whole_sums_cuda(const Render& args, const RenderGradients& gradients, void* stream);  // after both passes
 
 // The GPU's program on a CPU, for tests.
 void render_lanes(const Render& args);
 void render_backward_lanes(const Render& args, const RenderGradients& gradients);
+void read_whole_sums_lanes(const Render& args, const RenderGradients& gradients);
 
 }  // namespace eg3d
