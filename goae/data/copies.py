@@ -15,7 +15,6 @@ Cost: the labels of 245,862 images take 12 s. A candidate is read and decoded on
 for 512² (a full rebalanced FFHQ: 30 minutes of one core, and reading 193 GB), and leaves 1 KB in memory.
 """
 
-import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from rich.progress import track
 from torch import Tensor
 
 from goae.data.datasets import PosedImages
+from goae.data.decoding import decode
 from goae.data.sources import Source
 
 log = logging.getLogger(__name__)
@@ -196,11 +196,8 @@ def _thumbnails(source: Source, names: Sequence[str], progress: bool) -> np.ndar
     """Grey block means (N, SIDE, SIDE) uint8."""
 
     def read(name: str) -> np.ndarray:
-        try:
-            with Image.open(io.BytesIO(source.read(name))) as image:
-                return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{name} in {source.path} cannot be read as an image ({error}); replace it") from error
+        image = decode(source.read(name), f"{name} in {source.path}")
+        return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
     found = np.empty((len(names), SIDE, SIDE), dtype=np.uint8)
     console = Console(stderr=True)

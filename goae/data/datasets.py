@@ -10,7 +10,7 @@ Extras of the mini world stand in files that EG3D's readers pass over:
   `person`, `expression`, `view` (the latter two -1 outside of the multi-view split).
 """
 
-import io
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,12 +20,14 @@ from eg3d.arrays import read_arrays
 from PIL import Image
 from torch import Tensor
 
+from goae.data.decoding import collect, decode, find_faults, raise_faults, set_fault
 from goae.data.labels import camera_table, read_posed
 from goae.data.sources import Source, open_source
 
 DEPTH_UNIT = 1e-4  # scene units per step of the stored depth
 MAPS = ("depth", "parts")  # extras per pixel
 ROWS = ("factors", "identity", "attributes", "person", "expression", "view")  # extras per image
+_CHECKED: set[tuple[object, ...]] = set()  # sets whose headers this process has read
 
 
 class PosedImages:
@@ -44,7 +46,7 @@ class PosedImages:
         resize: bool = False,
         radius: float | None = None,
     ) -> None:
-        """Read the list of images and check all labels.
+        """Read the list of images; check all labels and the headers of all images.
 
         Args:
             path: folder or zip.
@@ -67,7 +69,8 @@ class PosedImages:
         self.labels = camera_table(rows, f"dataset.json in {path}", radius)
         self.extras, self.resize = extras, resize
         self.rows = _read_rows(self.source, len(self.names), [name for name in extras if name in ROWS])
-        self.resolution = resolution or self._decode(self.names[0]).width
+        self.resolution = resolution or self._decode(self.names[0], None).width
+        self._check_headers()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,8 +78,11 @@ class PosedImages:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images in {self.source.path}")
-        name = self.names[index]
-        image = torch.from_numpy(np.array(self._sized(self._decode(name), name))).permute(2, 0, 1)
+        name, side = self.names[index], self.resolution
+        picture = self._decode(name, None if self.resize else side)
+        if picture.width != side:
+            picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         item: dict[str, Any] = {
             "image": image.to(torch.float32) / 127.5 - 1.0,
             "c": self.labels[index].clone(),
@@ -88,32 +94,29 @@ class PosedImages:
             item |= {k: v for k, v in self._maps(name).items() if k in self.extras}
         return item
 
-    def _decode(self, name: str) -> Image.Image:
-        """Decode one image and check that it is RGB and square."""
-        where = f"{name} in {self.source.path}"
-        try:
-            image = Image.open(io.BytesIO(self.source.read(name)))
-            image.load()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{where} cannot be read as an image ({error}); replace the file") from error
-        if image.mode != "RGB":
-            raise ValueError(f"{where} has mode {image.mode}, expected RGB with 8 bits; convert it to RGB")
-        if image.width != image.height:
-            raise ValueError(
-                f"{where} is {image.width}x{image.height}, expected a square; crop it with its pose's crop"
-            )
-        return image
+    def check_pixels(self) -> None:
+        """Read all images and extras, in threads. Raises: ValueError telling the first that cannot be used."""
 
-    def _sized(self, image: Image.Image, name: str) -> Image.Image:
-        size = self.resolution
-        if image.width == size:
-            return image
-        if not self.resize:
-            raise ValueError(
-                f"{name} in {self.source.path} is {image.width}x{image.height}, expected {size}x{size}; "
-                "set the resolution (data.resolution or --resolution) to the images' size, or have them resized"
-            )
-        return image.resize((size, size), Image.Resampling.LANCZOS)
+        def check(index: int) -> str:
+            try:
+                self[index]
+            except ValueError as error:
+                return str(error)
+            return ""
+
+        raise_faults(collect(check, len(self), "reading all images", many=1000), len(self))
+
+    def _decode(self, name: str, resolution: int | None) -> Image.Image:
+        fault = partial(set_fault, resolution=resolution)
+        return decode(self.source.read(name), f"{name} in {self.source.path}", fault)
+
+    def _check_headers(self) -> None:
+        """Check the headers of all images, once in a process: runs open the same set for each stage and table."""
+        stat, size = self.source.path.stat(), None if self.resize else self.resolution
+        key = (self.source.path, stat.st_size, stat.st_mtime_ns, hash(tuple(self.names)), size)
+        if key not in _CHECKED:
+            raise_faults(find_faults(self.source, self.names, partial(set_fault, resolution=size)), len(self))
+            _CHECKED.add(key)
 
     def _maps(self, name: str) -> dict[str, Tensor]:
         beside = PurePosixPath(name).with_suffix(".npz").as_posix()

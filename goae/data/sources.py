@@ -33,6 +33,9 @@ class Source(Protocol):
     def read(self, name: str) -> bytes:
         """Read one file. Raises: KeyError if there is none of this name; ValueError if it is damaged or too large."""
 
+    def head(self, name: str, size: int | None) -> bytes:
+        """Read the first `size` bytes of one file, fewer if it is shorter; None: all of it. Raises: as `read`."""
+
 
 def open_source(path: str | Path) -> Source:
     """Open a folder or zip. Raises: FileNotFoundError, or ValueError if it is neither."""
@@ -62,12 +65,15 @@ class FolderSource:
         return list(self._listing[1])
 
     def read(self, name: str) -> bytes:
+        return self.head(name, None)
+
+    def head(self, name: str, size: int | None) -> bytes:
         parts = PurePosixPath(name).parts
         path = self.path.joinpath(*parts)
         if not parts or ".." in parts or name.startswith("/") or not path.is_file():
             raise KeyError(name)
         with path.open("rb") as file:
-            data = file.read(MAX_MEMBER + 1)
+            data = file.read(MAX_MEMBER + 1 if size is None else size)
         if len(data) > MAX_MEMBER:
             raise ValueError(f"{name} in {self.path} is larger than {MAX_MEMBER} bytes; make or download it again")
         return data
@@ -107,7 +113,10 @@ class ZipSource:
         return []  # a zip with links is refused
 
     def read(self, name: str) -> bytes:
-        return read_member(self._zip(), name)
+        return self.head(name, None)
+
+    def head(self, name: str, size: int | None) -> bytes:
+        return read_member(self._zip(), name, size=size)
 
     def _zip(self) -> zipfile.ZipFile:
         if self._handle is None or self._handle[0] != os.getpid():

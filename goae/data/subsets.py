@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,7 @@ from eg3d.limits import read_json
 
 from goae.data.copies import KEPT, Copies
 from goae.data.datasets import PosedImages
+from goae.data.decoding import decode, find_faults, raise_faults, set_fault
 from goae.data.labels import camera_table, read_posed
 from goae.data.sources import ZipSource, open_source
 
@@ -208,9 +210,11 @@ def write_set(
     """
     entries = sorted(entries, key=lambda e: e.name)
     camera_table({e.source: download.labels[e.source] for e in entries}, download.where, radius or None)
+    fault, given = partial(set_fault, resolution=resolution), download.source
+    raise_faults(find_faults(given, [e.source for e in entries], fault), len(entries))
     manifest_path = path.with_name(f"{path.stem}.manifest.json")
     files = [
-        {"name": e.name, "source": e.source, "sha256": hashlib.sha256(download.source.read(e.source)).hexdigest()}
+        {"name": e.name, "source": e.source, "sha256": hashlib.sha256(given.read(e.source)).hexdigest()}
         for e in entries
     ]
     manifest = json.dumps({**settings, "num_images": len(files), "files": files}, indent=1) + "\n"
@@ -222,32 +226,24 @@ def write_set(
             manifest_path.write_text(manifest)
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    unfinished = path.with_name(f".{path.name}.partial")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
             for entry in entries:
-                archive.writestr(zipfile.ZipInfo(entry.name), download.source.read(entry.source))
+                content = given.read(entry.source)
+                decode(content, f"{entry.source} in {given.path}", fault)
+                archive.writestr(zipfile.ZipInfo(entry.name), content)
             labels = [[entry.name, download.labels[entry.source]] for entry in entries]
             archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": labels}))
             if entries[0].numbers:
                 archive.writestr(zipfile.ZipInfo("people.npz"), _people(entries))
             archive.writestr(zipfile.ZipInfo("manifest.json"), manifest)
-        _check_images(PosedImages(partial, resolution, radius=radius or None), entries, download)
-        partial.replace(path)
+        PosedImages(unfinished, resolution, radius=radius or None)
+        unfinished.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     manifest_path.write_text(manifest)
     return True
-
-
-def _check_images(images: PosedImages, entries: Sequence[Entry], download: Download) -> None:
-    """Read every image of the set that was written; an error names the image that it was made from."""
-    for i, entry in enumerate(entries):
-        try:
-            images[i]
-        except ValueError as error:
-            written, origin = f"{entry.name} in {images.source.path}", f"{entry.source} in {download.source.path}"
-            raise ValueError(str(error).replace(written, origin)) from error
 
 
 def _check_existing(path: Path, manifest: str) -> None:

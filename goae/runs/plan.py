@@ -34,6 +34,7 @@ from goae.runs.train import (
     fit_config,
     fit_stage,
     load_trained_encoder,
+    open_splits,
     stages_to_do,
 )
 from goae.training import checkpoint
@@ -130,11 +131,15 @@ def plan(config: TrainConfig) -> bool:
 
 
 def data_lines(config: TrainConfig, missing: Sequence[str]) -> list[str]:
-    """Say how many images there are, and how many of them are mirrored copies of others."""
+    """Read all images, and say how many there are, and how many of them are mirrored copies of others.
+
+    Raises: ValueError telling which images cannot be used.
+    """
     lines = ["data"]
     for split in ("train", "validation"):
         if f"data.{split}" not in missing:
             images = open_images(config, getattr(config.data, split))
+            images.check_pixels()
             lines.append(
                 f"  {split:<22} {len(images):,} images, of which {count_mirrored(images):,} are mirrored copies"
             )
@@ -234,7 +239,7 @@ def existing(folder: Path) -> Path:
 
 def measure(config: TrainConfig, todo: Sequence[str], fabric: "Fabric") -> dict[str, Cost]:
     """Train a few steps of each stage, with all rows of ws unlocked, and forget them."""
-    trial, costs = trial_of(config), {}
+    trial, splits, costs = trial_of(config), open_splits(config), {}
     _, goae, perception = build_parts(trial, todo, fabric.device)
     if "encoder" not in todo:
         load_trained_encoder(trial, goae)
@@ -245,7 +250,7 @@ def measure(config: TrainConfig, todo: Sequence[str], fabric: "Fabric") -> dict[
         with TemporaryDirectory() as folder, suppress(EnoughError):
             watch = StopWatch(Path(folder), fabric.device)
             elsewhere = replace(trial, paths=replace(trial.paths, runs=folder))
-            fit_stage(elsewhere, stage, goae, perception, fabric, watch)
+            fit_stage(elsewhere, stage, goae, perception, splits, fabric, watch)
         costs[name] = Cost(watch.seconds[0], average_step(watch.seconds, period_of(config, name)), peak(fabric.device))
     return costs
 

@@ -52,8 +52,8 @@ def train_prior(config: PriorConfig, failure: Failure | None = None) -> Path:
     fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
     todo = [failure.stage] if failure else unfinished(config, fits)
     check_splits({name: fits[name] for name in todo}, fabric.world_size)
-    lpips = build.build_perception(config.perception, fabric.device).lpips
     images, held_out = open_images(config, config.data.train), open_images(config, config.data.validation)
+    lpips = build.build_perception(config.perception, fabric.device).lpips
     if config.data.mirror and fabric.is_global_zero:
         warn_of_mirrored_copies(images)
     active = fabric.is_global_zero and failure is None

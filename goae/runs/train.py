@@ -13,6 +13,7 @@ from torch import nn
 from goae import build
 from goae.config import TrainConfig, claim_run, to_plain
 from goae.data.copies import warn_of_mirrored_copies
+from goae.data.datasets import PosedImages
 from goae.evaluation.results import module_hash
 from goae.evaluation.validation import Validation
 from goae.loading import save_encoder, save_refiner
@@ -56,6 +57,7 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
         return config.run_dir
     check_order(config, todo)
     check_splits({name: fit_config(config, name) for name in todo}, fabric.world_size)
+    splits = open_splits(config)  # checks all of them before networks are built
     generator, goae, perception = build_parts(config, todo, fabric.device)
     tracker = Tracker(
         config.run_dir,
@@ -76,7 +78,7 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
             noted = {"canonical statistics": stats.digest()} if stats else {}
             claim_sources(config.run_dir, name, sources | noted)
         fabric.barrier()
-        fit_stage(config, stage, goae, perception, fabric, tracker, failure)
+        fit_stage(config, stage, goae, perception, splits, fabric, tracker, failure)
     tracker.close()
     return config.run_dir
 
@@ -95,6 +97,11 @@ def build_parts(
     if "encoder" in todo:
         build.load_start(config, networks)
     return generator, networks, build.build_perception(config.perception, device)
+
+
+def open_splits(config: TrainConfig) -> tuple[PosedImages, PosedImages]:
+    """Open the images to train on and those to validate with. Raises: as `PosedImages`."""
+    return open_images(config, config.data.train), open_images(config, config.data.validation)
 
 
 def load_trained_encoder(config: TrainConfig, goae: LatentInverter) -> None:
@@ -133,17 +140,16 @@ def fit_stage(
     stage: Stage,
     goae: LatentInverter,
     perception: build.Perception,
+    splits: tuple[PosedImages, PosedImages],
     fabric: "Fabric",
     tracker: Tracker,
     failure: Failure | None = None,
 ) -> None:
-    """Run the loop over the training images of `config`, or a step of it that failed."""
+    """Run the loop over the training images, the first of `splits`, or a step of it that failed."""
     cfg = fit_config(config, stage.name)
-    data = config.data
-    images = open_images(config, data.train)
+    data, (images, held_out) = config.data, splits
     if data.mirror and fabric.is_global_zero:
         warn_of_mirrored_copies(images)
-    held_out = open_images(config, data.validation)
     shown = [held_out[i] for i in range(min(NUM_PREVIEWS, len(held_out)))]
     validation = Validation(
         goae,

@@ -32,9 +32,10 @@ def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
     if active:
         claim_run(config)
     fabric.barrier()
-    generator = build.build_generator(config).to(fabric.device)
-    stage = CameraStage(build.build_regressor(config), generator, pose_labels(config), config.camera)
+    labels = pose_labels(config)
     held_out = open_images(config, config.data.validation) if config.data.validation else None
+    generator = build.build_generator(config).to(fabric.device)
+    stage = CameraStage(build.build_regressor(config), generator, labels, config.camera)
     sizes = {"num_images": config.validation.num_images, "batch_size": config.validation.batch_size}
     validation = CameraValidation(held_out_renders(config, stage), held_out, **sizes)
     tracker = Tracker(config.run_dir, config.logging, active=active, settings=to_plain(config))

@@ -264,6 +264,24 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert draw(names, 5, 0, "names") == ["002", "026", "055", "075", "086"]  # manifests that are published stay
 
 
+def test_what_cannot_be_used_is_named_as_it_was_given(tmp_path: Path, celeba: list[str], run: Run) -> None:
+    crops, arguments = tmp_path / "crops", [*celeba, "--num", 3]
+    whole = {name: (crops / name).read_bytes() for name in ("1.png", "3.png")}
+    for name, content in whole.items():
+        (crops / name).write_bytes(content[:20])
+    assert f"2 of 3 images cannot be used:\n1.png in {crops} cannot be read" in run(
+        "prepare_celebahq", *arguments, fails=True
+    )
+    for name, content in whole.items():
+        (crops / name).write_bytes(content[:-30])
+    text = run("prepare_celebahq", *arguments, fails=True)
+    assert f"error: 1.png in {crops} cannot be read as an image" in text
+    for name, content in whole.items():
+        (crops / name).write_bytes(content)
+    assert f"dataset.json in {crops} is no camera" in run("prepare_celebahq", *arguments, "--radius", 1, fails=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_crops_without_labels_are_named(tmp_path: Path, run: Run) -> None:
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "a.png").touch()

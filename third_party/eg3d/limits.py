@@ -107,8 +107,10 @@ def check_member(info: zipfile.ZipInfo) -> None:
         raise ValueError(f"its member {name} unpacks from {info.compress_size} to {info.file_size} bytes")
 
 
-def read_member(archive: zipfile.ZipFile, name: str, *, limit: int = MAX_MEMBER, remedy: str = REMEDY) -> bytes:
-    """Read one member of `open_zip`'s archive.
+def read_member(
+    archive: zipfile.ZipFile, name: str, *, limit: int = MAX_MEMBER, size: int | None = None, remedy: str = REMEDY
+) -> bytes:
+    """Read one member of `open_zip`'s archive, or its first `size` bytes.
 
     Raises: KeyError if there is none of this name; ValueError if it is damaged or has more than `limit` bytes.
     """
@@ -116,12 +118,13 @@ def read_member(archive: zipfile.ZipFile, name: str, *, limit: int = MAX_MEMBER,
     where = f"{name} in {archive.filename}"
     if info.file_size > limit:
         raise ValueError(f"{where} has {info.file_size} bytes; at most {limit} are read. {remedy}")
+    wanted = info.file_size if size is None else min(size, info.file_size)
     try:
         with archive.open(info) as file:
-            data = file.read(info.file_size)  # no more is unpacked than the size that was checked
+            data = file.read(wanted)  # no more is unpacked than the size that was checked
     except _DAMAGE as error:
         raise ValueError(f"{where} is damaged: {error}. {remedy}") from error
-    if len(data) != info.file_size:
+    if len(data) != wanted:
         raise ValueError(f"{where} is damaged: it has {len(data)} of {info.file_size} bytes. {remedy}")
     return data
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -157,10 +158,31 @@ BAD_IMAGES = {
 @pytest.mark.parametrize("case", BAD_IMAGES)
 def test_broken_images_are_refused_by_name(case: str, tmp_path: Path) -> None:
     content, message = BAD_IMAGES[case]
-    images = PosedImages(write_folder(files() | {"img2.png": content}, tmp_path), SIZE)
-    assert images[0]["image"].shape == (3, SIZE, SIZE)
+    path = write_folder(files() | {"img2.png": content}, tmp_path)
     with pytest.raises(ValueError, match=message):
-        images[2]
+        PosedImages(path, SIZE).check_pixels()
+    if case != "cut off":  # the others are found in the headers
+        with pytest.raises(ValueError, match=rf"\A2 of 3 images cannot be used:\n{NAMES[0]} .*\n.*{message}"):
+            PosedImages(write_folder({NAMES[0]: content}, path), SIZE)
+
+
+def test_pixels_are_checked_when_asked(tmp_path: Path) -> None:
+    images = PosedImages(write_zip(files() | {"img2.png": png(0)[:100], NAMES[0]: png(1)[:100]}, tmp_path / "a.zip"))
+    assert images[0]["image"].shape == (3, SIZE, SIZE)
+    with pytest.raises(ValueError, match=r"(?s)2 of 3 images cannot be used:\n00000/img00000001.*\nimg2\.png"):
+        images.check_pixels()
+
+
+def test_headers_are_read_once_in_a_process(tmp_path: Path) -> None:
+    path = write_zip(files(), tmp_path / "data.zip")
+    PosedImages(path, SIZE)
+    stat, data = path.stat(), path.read_bytes()
+    path.write_bytes(data.replace(b"\x89PNG", b"\x89GNP"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    PosedImages(path, SIZE)
+    path.touch()
+    with pytest.raises(ValueError, match=rf"\A3 of 3 images .*\n{NAMES[1]} in {path} is damaged"):
+        PosedImages(path, SIZE)
 
 
 def test_paths_that_are_no_data_set(tmp_path: Path) -> None:
