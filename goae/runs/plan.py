@@ -99,7 +99,7 @@ class Network:
 def plan(config: TrainConfig) -> bool:
     """Print the plan of a run, on one screen; nothing is written, and nothing of the run is started.
 
-    Returns: whether all files are there, and there is enough space on the disk.
+    Returns: whether all files are there, all images can be read, and there is enough space on the disk.
     Raises: ValueError if the run could not go on with this configuration, as training does.
     """
     todo = stages_to_do(config)
@@ -118,10 +118,12 @@ def plan(config: TrainConfig) -> bool:
         print(f"{config.run_dir}: {', '.join(todo)}")
         for key, (before, after) in changes.items():
             print(f"  {key} changes from {before} to {after}")
-        print("\n".join(data_lines(config, missing) + file_lines(needs) + network_lines(networks)))
+        data, faulty = data_lines(config, missing)
+        print("\n".join(data + file_lines(needs) + network_lines(networks)))
         print("\n".join(disk_lines(needed, free, config.paths.runs)))
+        missing += faulty
     if missing:
-        print(f"time and memory: not measured, since {', '.join(missing)} must be there first")
+        print(f"time and memory: not measured, since {', '.join(missing)} must be there, and whole, first")
         return False
     fabric = launch(config, deterministic=config.deterministic)
     costs = measure(config, todo, fabric)
@@ -130,20 +132,25 @@ def plan(config: TrainConfig) -> bool:
     return sum(needed.values()) <= free
 
 
-def data_lines(config: TrainConfig, missing: Sequence[str]) -> list[str]:
+def data_lines(config: TrainConfig, missing: Sequence[str]) -> tuple[list[str], list[str]]:
     """Read all images, and say how many there are, and how many of them are mirrored copies of others.
 
-    Raises: ValueError telling which images cannot be used.
+    Returns: the lines, and the keys of the sets that cannot be used.
     """
-    lines = ["data"]
+    lines, faulty = ["data"], []
     for split in ("train", "validation"):
-        if f"data.{split}" not in missing:
+        if (key := f"data.{split}") in missing:
+            continue
+        try:
             images = open_images(config, getattr(config.data, split))
             images.check_pixels()
-            lines.append(
-                f"  {split:<22} {len(images):,} images, of which {count_mirrored(images):,} are mirrored copies"
-            )
-    return lines
+        except ValueError as error:
+            faulty.append(key)
+            lines += [f"  {split:<22} CANNOT BE USED", *(f"    {line}" for line in str(error).splitlines())]
+        else:
+            copies = f"of which {count_mirrored(images):,} are mirrored copies"
+            lines.append(f"  {split:<22} {len(images):,} images, {copies}")
+    return lines, faulty
 
 
 def file_lines(needs: Sequence[Need]) -> list[str]:

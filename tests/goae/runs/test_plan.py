@@ -106,6 +106,7 @@ def test_all_that_is_missing_is_listed_at_once(
     code, told = planned(capsys, "experiment=ffhq", f"paths.runs={tmp_path}", *world.given[3:4])
     assert code == 1 and not list(tmp_path.iterdir())
     lines = told.splitlines()
+    assert "images cannot be used:" in told and "expected 512x512" in told and "since data.validation, " in told
     for key, remedy in {
         "data.validation": "python scripts/prepare_ffhq.py --images FFHQ_512.zip",
         "paths.generator": "python scripts/fetch_weights.py ffhqrebalanced512-128 --accept-licence",
