@@ -5,11 +5,16 @@ them. Files hold all but the planes, which the same generator makes again bit by
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from eg3d.cameras import check_label
+from eg3d.cameras import LABEL_LENGTH, check_label
 from eg3d.checkpoint import generator_hash
 from eg3d.integrity import load_tensors, save_tensors
 from eg3d.nn.backbone import Features
@@ -22,6 +27,11 @@ from goae.photos import Photo, photos
 from goae.precision import without_tf32
 
 FORMAT = "goae-inversion-1"
+Numbers = Tensor | np.ndarray | Sequence[Any]
+_NOT_FINITE = (
+    "weights or a direction hold NaN or Inf, or half precision overflowed. Get the weights again, or give "
+    "force_fp32=True to load_inverter (force_fp32=true to a script)"
+)
 STORED = ("ws", "late_ws", "c", "features", "visibility", "sigmas")
 
 
@@ -40,7 +50,13 @@ class Inversion:
     edited: bool = False  # by `Inverter.edit`
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with everything but the planes."""
+        """Write a safetensors file with everything but the planes; its folder is made if it is missing."""
+        path = _path(path)
+        if path.is_dir():
+            raise ValueError(
+                f"{path} is a folder; give the name of a file in it, for example {path / 'head.safetensors'}"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).detach().cpu().contiguous().clone() for name in STORED}
         save_tensors(
             tensors, path, metadata={"format": FORMAT, "generator": self.generator, "edited": str(self.edited)}
@@ -52,14 +68,20 @@ class Inversion:
 
         Raises: FileNotFoundError; ValueError if it is no such file, or was made with another generator.
         """
-        tensors, generator, edited = _read(Path(path))
+        path = _path(path)
+        if not isinstance(inverter, Inverter):
+            raise ValueError(f"inverter is of type {type(inverter).__name__}; expected the Inverter of its generator")
+        tensors, generator, edited = _read(path)
         if generator != inverter.generator_hash:
             raise ValueError(
                 f"{path} was made with a generator whose weights have hash {generator[:12]}, but the one in hand has "
                 f"{inverter.generator_hash[:12]}: codes mean nothing to another generator. Load that generator, or "
                 "invert the image again."
             )
-        return inverter.assemble(**{name: tensors[name] for name in STORED}, edited=edited)
+        try:
+            return inverter.assemble(**{name: tensors[name] for name in STORED}, edited=edited)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 class Inverter:
@@ -80,42 +102,51 @@ class Inverter:
 
     @torch.inference_mode()
     @without_tf32()
-    def invert(self, image: Photo, c: Tensor, *, sigmas: Tensor | None = None, seed: int = 0) -> Inversion:
+    def invert(self, image: Photo, c: Numbers, *, sigmas: Numbers | None = None, seed: int = 0) -> Inversion:
         """Invert photos that show a face, cropped and aligned as the generator's training images were.
 
         Args:
-            image: (B, 3, H, H) float in [-1, 1]; or uint8 (H, H, 3) or (B, H, H, 3); or a PIL image or a list of them.
-                They reach the encoder by PIL's bicubic resize, as the released encoder expects.
-            c: (25,) or (B, 25) labels of the cameras that took them, at the generator's radius.
+            image: (B, 3, H, H) float in [-1, 1]; or uint8 (H, H, 3) or (B, H, H, 3); or a PIL image or the path of a
+                file; or a list of them. They reach the encoder by PIL's bicubic resize, as the released one expects.
+            c: (25,) or (B, 25) labels of the cameras that took them, at the generator's radius; a tensor, an array or
+                lists.
             sigmas: (B, 2) widths of the mask's blurs, where the mask is blurred; None: as configured.
             seed: of random blur widths (`mix.sigma` null, as in the official preset).
-        Raises: ValueError naming what is wrong with an image or a label.
+        Raises: ValueError naming what is wrong with an image or a label, or if what comes out is not finite.
         """
         goae, config = self.goae, self.goae.generator.config
         full, small = photos(image, config.image_resolution, goae.encoder_resolution)
         full, small = full.to(self.device), small.to(self.device)
         c = self._labels(c, len(full), radius=config.avg_camera_radius)
+        if not isinstance(seed, Integral):
+            raise ValueError(f"seed is {seed!r}; expected an integer")
         if sigmas is None:
             sigmas = draw_sigmas(goae.config.mix, len(full), torch.Generator().manual_seed(seed))
+        else:
+            sigmas = _fitting(sigmas, (len(full), 2), "sigmas", "widths of two blurs for each image")
         code = goae.invert_w(full, c, encoder_image=small)
         refined = goae.refine_planes(full, code)
         mixed = goae.mix(code.planes, refined.planes, c, sigmas=sigmas)
         visibility, star = mixed.visibility, refined.features.x
-        return Inversion(code.ws, code.ws, c, star, visibility, sigmas, mixed.planes, self.generator_hash)
+        return _finite(Inversion(code.ws, code.ws, c, star, visibility, sigmas, mixed.planes, self.generator_hash))
 
     @torch.inference_mode()
     @without_tf32()
-    def render(self, inversion: Inversion, c: Tensor, *, resolution: int | None = None) -> View:
+    def render(self, inversion: Inversion, c: Numbers, *, resolution: int | None = None) -> View:
         """Render from other cameras: always the mixed planes.
 
         Args:
             c: (25,) or (B, 25) labels; one camera serves all images, and one image all cameras.
             resolution: of the raw render; None: the generator's own.
+        Raises: ValueError for a label that is none, or if the image is not finite.
         """
+        _check_inversion(inversion)
+        if resolution is not None and not isinstance(resolution, Integral):
+            raise ValueError(f"resolution is {resolution!r}; expected an integer")
         batch = len(inversion.ws)
         c = self._labels(c, batch)
         planes, ws = (x.expand(len(c), *x.shape[1:]) if batch == 1 else x for x in (inversion.planes, inversion.ws))
-        return self.goae.render(planes, ws, c, resolution=resolution)
+        return _finite_view(self.goae.render(planes, ws, c, resolution=resolution))
 
     @torch.inference_mode()
     @without_tf32()
@@ -124,16 +155,17 @@ class Inverter:
 
         An edited head is shown mixed in every view, as in the released code.
         """
+        _check_inversion(inversion)
         if inversion.edited or self.goae.config.mix.input_view == "mix":
             return self.render(inversion, inversion.c)
         generator = self.goae.generator
         skip = generator.features(inversion.ws, self.goae.feature_resolution).skip
         planes_f = generator.planes(Features(inversion.features, skip), inversion.late_ws)
-        return self.goae.render(planes_f, inversion.ws, inversion.c)
+        return _finite_view(self.goae.render(planes_f, inversion.ws, inversion.c))
 
     @torch.inference_mode()
     @without_tf32()
-    def edit(self, inversion: Inversion, delta_ws: Tensor, *, late_rows: str | None = None) -> Inversion:
+    def edit(self, inversion: Inversion, delta_ws: Numbers, *, late_rows: str | None = None) -> Inversion:
         """Move the code by delta_ws and the refined features with it: F̂* = F* + F^ŵ − F^w (Eq. 10).
 
         The mask is made again from the depth of the edited head under the input camera.
@@ -142,23 +174,26 @@ class Inverter:
             delta_ws: (num_ws, w_dim) for all images, or (B, num_ws, w_dim).
             late_rows: which rows above F make the refined planes: "edited" (paper) or "source" (release);
                 None: `edit_late_rows` of the configuration.
+        Raises: ValueError for a direction of another shape, or if what comes out is not finite.
         """
+        _check_inversion(inversion)
         goae = self.goae
         late_rows = late_rows or goae.config.edit_late_rows
         if late_rows not in ("edited", "source"):
             raise ValueError(f"late_rows is {late_rows!r}; expected edited or source")
-        if delta_ws.shape[-2:] != inversion.ws.shape[-2:] or delta_ws.ndim not in (2, 3):
+        delta = _numbers(delta_ws, "delta_ws", f"numbers of shape {tuple(inversion.ws.shape[1:])}").to(inversion.ws)
+        if delta.shape not in (inversion.ws.shape, inversion.ws.shape[1:], (1, *inversion.ws.shape[1:])):
             raise ValueError(
-                f"delta_ws has shape {tuple(delta_ws.shape)}; expected {tuple(inversion.ws.shape[1:])}, with or "
-                "without a batch in front"
+                f"delta_ws has shape {tuple(delta.shape)}; expected {tuple(inversion.ws.shape[1:])} for all images, or "
+                f"{tuple(inversion.ws.shape)}"
             )
-        delta = delta_ws.to(inversion.ws)
         ws, late = inversion.ws + delta, inversion.late_ws + delta if late_rows == "edited" else inversion.late_ws
         edited, star = goae.edit_features(inversion.features, inversion.ws, ws)
         planes_w, planes_f = goae.generator.planes(edited, ws), goae.generator.planes(star, late)
         mixed = goae.mix(planes_w, planes_f, inversion.c, sigmas=inversion.sigmas)
         c, sigmas = inversion.c, inversion.sigmas
-        return Inversion(ws, late, c, star.x, mixed.visibility, sigmas, mixed.planes, inversion.generator, edited=True)
+        moved = Inversion(ws, late, c, star.x, mixed.visibility, sigmas, mixed.planes, inversion.generator, edited=True)
+        return _finite(moved)
 
     @torch.inference_mode()
     @without_tf32()
@@ -173,28 +208,85 @@ class Inverter:
         sigmas: Tensor,
         edited: bool = False,
     ) -> Inversion:
-        """An inversion from its stored parts: the planes follow from them."""
-        side = self.goae.feature_resolution
-        if features.shape[-1] != side:
+        """Make an inversion from its stored parts: the planes follow from them.
+
+        Raises: ValueError if a part does not fit the networks.
+        """
+        generator, side = self.goae.generator, self.goae.feature_resolution
+        if features.ndim == 4 and features.shape[-1] != side:
             raise ValueError(
                 f"the inversion holds F* of {features.shape[-1]}², but feature alignment works at {side}²; load it "
                 "with the feature alignment it was made with"
             )
-        generator = self.goae.generator
-        ws, late_ws, c, features, visibility = (x.to(self.device) for x in (ws, late_ws, c, features, visibility))
+        codes = (len(ws), generator.num_ws, generator.config.w_dim)
+        ws, late_ws = (
+            _fitting(x, codes, name, "codes").to(self.device) for name, x in (("ws", ws), ("late_ws", late_ws))
+        )
+        c, sigmas = self._labels(c, len(ws)), _fitting(sigmas, (len(ws), 2), "sigmas", "widths of two blurs")
         coded = generator.features(ws, side)
+        features = _fitting(features, tuple(coded.x.shape), "features", "F*").to(self.device)
+        planes_w = generator.planes(coded, ws)
+        batch, axes, _, *size = planes_w.shape
+        visibility = _fitting(visibility, (batch, axes, 1, *size), "visibility", "a mask of planes").to(self.device)
         planes_f = generator.planes(Features(features, coded.skip), late_ws)
-        planes = mix_planes(generator.planes(coded, ws), planes_f, visibility)
-        return Inversion(ws, late_ws, c, features, visibility, sigmas, planes, self.generator_hash, edited)
+        planes = mix_planes(planes_w, planes_f, visibility)
+        return _finite(Inversion(ws, late_ws, c, features, visibility, sigmas, planes, self.generator_hash, edited))
 
-    def _labels(self, c: Tensor, batch: int, radius: float | None = None) -> Tensor:
+    def _labels(self, c: Numbers, batch: int, radius: float | None = None) -> Tensor:
         """(B, 25) float32 on the device; a single label serves the whole batch."""
-        c = torch.as_tensor(c, dtype=torch.float32, device=self.device)
+        c = _numbers(c, "a camera label", f"{LABEL_LENGTH} numbers, or as many for each image").float().to(self.device)
         check_label(c, radius, centred=radius is not None)
         c = c.view(-1, c.shape[-1])
         if len(c) != batch and len(c) != 1 and not (radius is None and batch == 1):
             raise ValueError(f"{len(c)} camera labels were given for {batch} images; give one for all or one for each")
         return c.expand(batch, -1) if len(c) == 1 else c
+
+
+def _numbers(value: Numbers, what: str, expected: str) -> Tensor:
+    """A tensor of real numbers out of one, an array or lists."""
+    try:
+        if isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
+            value = torch.stack(list(value))
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what} is of type {type(value).__name__} ({error}); expected {expected}") from error
+    if found.is_complex() or found.dtype == torch.bool:
+        raise ValueError(f"{what} has type {found.dtype}; expected {expected}")
+    return found
+
+
+def _fitting(value: Numbers, shape: tuple[int, ...], what: str, meaning: str) -> Tensor:
+    found = _numbers(value, what, f"{meaning}, {shape}")
+    if found.shape != shape:
+        raise ValueError(f"{what} has shape {tuple(found.shape)}; expected {meaning}, {shape}")
+    return found if found.is_floating_point() else found.float()
+
+
+def _path(path: str | Path) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise ValueError(
+            f"path is of type {type(path).__name__}; expected that of a file, for example head.safetensors"
+        )
+    return Path(path).expanduser()
+
+
+def _check_inversion(inversion: Inversion) -> None:
+    if not isinstance(inversion, Inversion):
+        raise ValueError(f"inversion is of type {type(inversion).__name__}; expected what Inverter.invert returned")
+
+
+def _finite(inversion: Inversion) -> Inversion:
+    """The inversion. Raises: ValueError if it has numbers that are not finite, which would make black pictures."""
+    parts = (inversion.ws, inversion.late_ws, inversion.features, inversion.planes)
+    if not torch.stack([part.isfinite().all() for part in parts]).all():
+        raise ValueError(f"the inversion is not finite: {_NOT_FINITE}")
+    return inversion
+
+
+def _finite_view(view: View) -> View:
+    if not view.image.isfinite().all():
+        raise ValueError(f"a rendered image is not finite: {_NOT_FINITE}")
+    return view
 
 
 def read_stored(path: Path, *, saver: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -210,8 +302,8 @@ def read_stored(path: Path, *, saver: str) -> tuple[dict[str, Tensor], dict[str,
 def _read(path: Path) -> tuple[dict[str, Tensor], str, bool]:
     """Tensors and generator hash of a stored inversion, and whether it was edited (files of old do not say)."""
     tensors, metadata = read_stored(path, saver="Inversion.save")
-    missing = [name for name in STORED if name not in tensors]
+    missing = [name for name in STORED if name not in tensors] + ["generator"] * ("generator" not in metadata)
     if metadata.get("format") != FORMAT or missing:
         found = json.dumps(metadata.get("format"))
-        raise ValueError(f"{path} is no inversion: format {found}, expected {FORMAT!r}; missing tensors: {missing}")
+        raise ValueError(f"{path} is no inversion: format {found}, expected {FORMAT!r}; missing parts: {missing}")
     return tensors, metadata["generator"], metadata.get("edited") == "True"

@@ -53,7 +53,7 @@ def photo_fault(header: Header) -> str:
     """Say why an image cannot be a photo for the Inverter."""
     if header.mode not in SAME_IN_RGB:
         return f'has mode {header.mode}; expected RGB with 8 bits. Convert it, for example with image.convert("RGB")'
-    if header.width != header.height:
+    if header.width != header.height or not header.width:
         return (
             f"has {header.width} x {header.height} pixels; expected a square, cropped and aligned to the face as the "
             "generator's training images are"
@@ -101,7 +101,7 @@ def decode(data: bytes, what: str, fault: Fault = no_fault) -> Image.Image:
         _refuse(fault(_header(image)))
         header = _header(_loaded(image))  # PNGs may hold their EXIF behind the pixels
         _refuse(fault(header))
-        image = upright(image)
+        image = _upright(image)
     except ValueError as error:
         raise ValueError(f"{what} {error}") from error
     if header.frames > 1:
@@ -109,25 +109,16 @@ def decode(data: bytes, what: str, fault: Fault = no_fault) -> Image.Image:
     return image
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Load an image and turn it as its EXIF orientation says. Raises: ValueError if it is damaged."""
-    if _orientation(_loaded(image)) == 1:
-        return image
+def as_photo(image: Image.Image, what: str = "an image") -> Image.Image:
+    """Return an image turned as its EXIF orientation says, in mode RGB.
+
+    Raises: ValueError naming `what` if it is damaged, no square, or no picture that is the same in RGB.
+    """
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:
-        raise ValueError(f"has EXIF data that cannot be read ({error}); remove or replace them") from error
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the same picture in mode RGB. Raises: ValueError if there is none."""
-    if image.mode == "RGB":
-        return image
-    _refuse(photo_fault(Header(1, 1, image.mode)))
-    layered = image.convert("RGBA")
-    if layered.getchannel("A").getextrema() != (255, 255):
-        raise ValueError(f"has mode {image.mode} and transparent parts; expected RGB. Paste it on a background")
-    return layered.convert("RGB")
+        _refuse(photo_fault(Header(*image.size, image.mode)))
+        return _as_rgb(_upright(image))
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from error
 
 
 def find_faults(source: Source, names: Sequence[str], fault: Fault) -> list[str]:
@@ -212,6 +203,24 @@ def _loaded(image: Image.Image) -> Image.Image:
     except Exception as error:  # Pillow's plugins raise nearly everything for damaged files
         raise ValueError(f"cannot be read as an image ({error}); replace the file") from error
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if _orientation(_loaded(image)) == 1:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise ValueError(f"has EXIF data that cannot be read ({error}); remove or replace them") from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    layered = image.convert("RGBA")
+    if layered.getchannel("A").getextrema() != (255, 255):
+        raise ValueError(f"has mode {image.mode} and transparent parts; expected RGB. Paste it on a background")
+    return layered.convert("RGB")
 
 
 def _header(image: Image.Image) -> Header:

@@ -94,7 +94,7 @@ class Tracker:
         if not self.active:
             return
         path = self.run_dir / "images" / f"{self.stage}-{step:09d}.png"
-        save_grid(images, path, columns=columns)
+        save_grid(images.nan_to_num(), path, columns=columns)  # losses stop the run where they are not finite
         if self.run is not None:
             import wandb
 

@@ -9,8 +9,14 @@ from torch import Tensor
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """(..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), rounded to the nearest value."""
-    scaled = (images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5
+    """Bring (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), rounded to the nearest value.
+
+    Raises: ValueError for values that are not finite, which would turn black.
+    """
+    images = images.detach().float().cpu()
+    if not images.isfinite().all():
+        raise ValueError("a picture has values that are not finite; are there NaN or Inf in the weights?")
+    scaled = (images.clamp(-1, 1) + 1) * 127.5
     return scaled.round().to(torch.uint8).movedim(-3, -1).numpy()
 
 

@@ -1,6 +1,7 @@
 """Invert, render, edit, save and load."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,79 @@ def test_bad_labels_are_refused(inverter: Inverter) -> None:
 def test_mask_switches_reach_the_inversion() -> None:
     inverter = Inverter(tiny_goae(GOAEConfig(mix=MixConfig(planes="none"))))
     assert (inverter.invert(tiny_images(1), tiny_labels(1)).visibility == 1).all()
+
+
+def test_labels_and_images_are_taken_as_lists_and_arrays(inverter: Inverter, inversion: Inversion) -> None:
+    image, c = tiny_images(), tiny_labels()
+    for given in (c.tolist(), c.numpy(), list(c), c.double()):
+        same(inverter.invert(list(image), given), inversion)
+    assert torch.equal(inverter.render(inversion, c.tolist()).image, inverter.render(inversion, c).image)
+    delta = torch.ones(8, 32)
+    same(inverter.edit(inversion, delta.numpy()), inverter.edit(inversion, delta))
+
+
+WRONG: dict[str, tuple[Callable[[Inverter, Inversion], object], str]] = {
+    "no label": (lambda i, _: i.invert(tiny_images(), None), "camera label is of type NoneType"),
+    "text": (lambda i, _: i.invert(tiny_images(), "1, 0"), "camera label is of type str"),
+    "ragged": (lambda i, _: i.invert(tiny_images(), [[1.0], [1.0, 2.0]]), "camera label is of type list"),
+    "complex": (lambda i, _: i.invert(tiny_images(), tiny_labels().to(torch.complex64)), "complex64; expected 25"),
+    "pose alone": (lambda i, _: i.invert(tiny_images(), torch.eye(4)), "25 numbers"),
+    "sigmas": (lambda i, _: i.invert(tiny_images(), tiny_labels(), sigmas=1.5), r"sigmas has shape \(\); expected"),
+    "seed": (lambda i, _: i.invert(tiny_images(), tiny_labels(), seed="a"), "seed is 'a'; expected an integer"),
+    "no inversion": (lambda i, _: i.render(tiny_images(), tiny_labels()), "inversion is of type Tensor"),
+    "no inversion to edit": (lambda i, _: i.edit(None, torch.zeros(8, 32)), "inversion is of type NoneType"),
+    "no inversion to show": (lambda i, _: i.reconstruct("head"), "inversion is of type str"),
+    "resolution": (lambda i, h: i.render(h, tiny_labels(), resolution=8.5), r"resolution is 8\.5; expected an integer"),
+    "no direction": (lambda i, h: i.edit(h, None), "delta_ws is of type NoneType"),
+    "three directions": (lambda i, h: i.edit(h, torch.zeros(3, 8, 32)), r"delta_ws has shape \(3, 8, 32\); expected"),
+    "direction": (lambda i, h: i.edit(h, torch.full((8, 32), float("nan"))), "the inversion is not finite"),
+    "no path": (lambda _, h: h.save(None), "path is of type NoneType"),
+    "no path to load": (lambda i, _: Inversion.load(None, i), "path is of type NoneType"),
+    "no inverter": (lambda _, h: Inversion.load("a", None), "inverter is of type NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_named(case: str, inverter: Inverter, inversion: Inversion) -> None:
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        call(inverter, inversion)
+
+
+@pytest.mark.parametrize("part", ["generator.superresolution", "generator.backbone", "encoder", "afa"])
+def test_weights_that_are_no_numbers_give_no_black_pictures(part: str) -> None:
+    inverter = Inverter(tiny_goae())
+    with torch.no_grad():
+        for parameter in inverter.goae.get_submodule(part).parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(ValueError, match="is not finite: weights or a direction hold NaN or Inf"):
+        inverter.reconstruct(inverter.invert(tiny_images(1), tiny_labels(1)))
+
+
+def test_folders_are_made_and_not_written_over(inversion: Inversion, tmp_path: Path) -> None:
+    inversion.save(tmp_path / "new" / "head.safetensors")
+    with pytest.raises(ValueError, match=r"new is a folder; give the name of a file in it"):
+        inversion.save(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ws", torch.zeros(2, 7, 32)),
+        ("late_ws", torch.zeros(2, 8, 31)),
+        ("c", torch.zeros(2, 16)),
+        ("features", torch.zeros(2, 3, 8, 8)),
+        ("features", torch.zeros(8)),
+        ("visibility", torch.zeros(2, 5, 1, 32, 32)),
+        ("sigmas", torch.zeros(1)),
+        ("ws", torch.full((2, 8, 32), float("nan"))),
+    ],
+)
+def test_stored_parts_that_do_not_fit_are_refused(
+    name: str, value: torch.Tensor, inverter: Inverter, inversion: Inversion, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.safetensors"
+    dataclasses.replace(inversion, **{name: value}).save(path)
+    with pytest.raises(ValueError, match=r"head\.safetensors cannot be used"):
+        Inversion.load(path, inverter)

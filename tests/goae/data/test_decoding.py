@@ -12,7 +12,7 @@ import pytest
 from mutations import survives
 from PIL import Image, PngImagePlugin
 
-from goae.data.decoding import as_rgb, decode, find_faults, photo_fault, raise_faults, set_fault
+from goae.data.decoding import as_photo, decode, find_faults, photo_fault, raise_faults, set_fault
 from goae.data.sources import open_source
 
 SIDE = 16
@@ -136,9 +136,9 @@ def test_photos_are_taken_in_the_modes_that_lose_nothing(name: str) -> None:
     content, _, fault = FAULTS[name]
     if fault:
         with pytest.raises(ValueError, match=fault):
-            as_rgb(decode(content, name, photo_fault))
+            as_photo(decode(content, name, photo_fault), name)
     else:
-        shown = as_rgb(decode(content, name, photo_fault))
+        shown = as_photo(decode(content, name, photo_fault), name)
         expected = Image.open(io.BytesIO(content)).convert("RGB")
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(expected))
 
@@ -172,6 +172,6 @@ def test_damaged_pictures_raise_nothing_but_value_errors() -> None:
     files += [SEE_THROUGH, encoded(picture(), **FRAMES), encoded(picture("CMYK"), "jpeg")]
 
     def read(data: bytes) -> None:
-        as_rgb(decode(data, "a", photo_fault))
+        as_photo(decode(data, "a", photo_fault))
 
     survives(read, files)
