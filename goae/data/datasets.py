@@ -104,7 +104,7 @@ class PosedImages:
                 return str(error)
             return ""
 
-        raise_faults(collect(check, len(self), "reading all images", many=1000), len(self))
+        raise_faults(collect(check, len(self), "reading all images", many=1000))
 
     def _decode(self, name: str, resolution: int | None) -> Image.Image:
         fault = partial(set_fault, resolution=resolution)
@@ -115,7 +115,7 @@ class PosedImages:
         stat, size = self.source.path.stat(), None if self.resize else self.resolution
         key = (self.source.path, stat.st_size, stat.st_mtime_ns, hash(tuple(self.names)), size)
         if key not in _CHECKED:
-            raise_faults(find_faults(self.source, self.names, partial(set_fault, resolution=size)), len(self))
+            raise_faults(find_faults(self.source, self.names, partial(set_fault, resolution=size)))
             _CHECKED.add(key)
 
     def _maps(self, name: str) -> dict[str, Tensor]:

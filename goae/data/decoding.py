@@ -122,7 +122,10 @@ def as_photo(image: Image.Image, what: str = "an image") -> Image.Image:
 
 
 def find_faults(source: Source, names: Sequence[str], fault: Fault) -> list[str]:
-    """Read the headers of many images in threads, and say what is wrong: a message for each bad one, in their order."""
+    """Read the headers of many images in threads.
+
+    Returns: a message for each image that cannot be used, and an empty text for each of the others.
+    """
 
     def check(index: int) -> str:
         what = f"{names[index]} in {source.path}"
@@ -136,14 +139,14 @@ def find_faults(source: Source, names: Sequence[str], fault: Fault) -> list[str]
 
 
 def collect(check: Callable[[int], str], num: int, doing: str, *, many: int = MANY) -> list[str]:
-    """Call `check` for numbers below `num` in threads, and return the texts that are not empty, in order.
+    """Call `check` for numbers below `num` in threads, and return its texts in order.
 
     Args:
         doing: stands beside the progress bar, shown from `many` on.
     """
 
     def part(start: int) -> list[str]:
-        return [told for i in range(start, min(start + CHUNK, num)) if (told := check(i))]
+        return [check(i) for i in range(start, min(start + CHUNK, num))]
 
     starts = range(0, num, CHUNK)
     with ThreadPoolExecutor() as pool:
@@ -153,13 +156,20 @@ def collect(check: Callable[[int], str], num: int, doing: str, *, many: int = MA
         return [told for found in parts for told in found]
 
 
-def raise_faults(faults: Sequence[str], num: int) -> None:
-    """Raise one ValueError for all bad images of `num`, if there are any."""
-    if len(faults) == 1:
-        raise ValueError(faults[0])
-    if faults:
-        left = f"\n(and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
-        raise ValueError(f"{len(faults)} of {num} images cannot be used:\n" + "\n".join(faults[:SHOWN]) + left)
+def raise_faults(faults: Sequence[str], told: str = "cannot be used", *, shown: int = SHOWN) -> None:
+    """Raise one ValueError for all images that have a fault, if there are any.
+
+    Args:
+        faults: of each image, empty where it has none.
+        told: stands behind the number of images with a fault.
+        shown: faults that are listed.
+    """
+    bad = [fault for fault in faults if fault]
+    if len(faults) == len(bad) == 1:
+        raise ValueError(bad[0])
+    if bad:
+        more = f"\n(and {len(bad) - shown} more)" if len(bad) > shown else ""
+        raise ValueError(f"{len(bad)} of {len(faults)} images {told}:\n" + "\n".join(bad[:shown]) + more)
 
 
 def read_header(data: bytes, what: str) -> Header:

@@ -211,7 +211,7 @@ def write_set(
     entries = sorted(entries, key=lambda e: e.name)
     camera_table({e.source: download.labels[e.source] for e in entries}, download.where, radius or None)
     fault, given = partial(set_fault, resolution=resolution), download.source
-    raise_faults(find_faults(given, [e.source for e in entries], fault), len(entries))
+    raise_faults(find_faults(given, [e.source for e in entries], fault))
     manifest_path = path.with_name(f"{path.stem}.manifest.json")
     files = [
         {"name": e.name, "source": e.source, "sha256": hashlib.sha256(given.read(e.source)).hexdigest()}

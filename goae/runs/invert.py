@@ -1,7 +1,13 @@
 """Invert photos from the command line."""
 
-import io
+import hashlib
+import json
+import logging
+import unicodedata
 import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -10,16 +16,20 @@ from PIL import Image
 from torch import Tensor
 
 from goae.camera.level import level_label
-from goae.camera.regressor import estimate_camera, load_regressor
+from goae.camera.regressor import CameraRegressor, estimate_camera, load_regressor
 from goae.config import InvertConfig
+from goae.data.decoding import as_photo, decode, find_faults, photo_fault, raise_faults
 from goae.data.labels import read_cameras
 from goae.data.sources import IMAGE_SUFFIXES, FolderSource, Source, list_images, open_source, warn_of_left_out
 from goae.editing.directions import load_edit
 from goae.inversion import Inversion, Inverter
 from goae.loading import load_inverter
 from goae.runs.setup import device_of, open_run, run_inverter
-from goae.viz.grid import depth_picture, save_grid, to_uint8
+from goae.viz.grid import depth_picture, save_grid
 
+log = logging.getLogger(__name__)
+MADE_FROM = "made_from.json"  # which image an output folder belongs to
+MADE = (MADE_FROM, "reconstruction.png", "views.png", "depth.png", "inversion.safetensors")
 YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
 
 
@@ -29,30 +39,127 @@ class Picture(NamedTuple):
     source: Source
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.name} in {self.source.path}"
+
+    @property
+    def path(self) -> str:
+        """Where it lies; of a zip, its name behind that of the zip."""
+        return str(self.source.path.absolute() / self.name)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file."""
+        return hashlib.sha256(self.source.read(self.name)).hexdigest()
+
     def open(self) -> Image.Image:
-        """The image. Raises: OSError if it is none."""
-        return Image.open(io.BytesIO(self.source.read(self.name)))
+        """Decode the image. Raises: ValueError if it is none, or no photo."""
+        return as_photo(decode(self.source.read(self.name), str(self), photo_fault), str(self))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every photo: its camera is read, or estimated by `regressor`."""
+
+    inverter: Inverter
+    labels: Mapping[str, Tensor]
+    regressor: CameraRegressor | None
+    deltas: Mapping[str, Tensor]  # of edits by their labels
 
 
 def invert(config: InvertConfig) -> Path:
     """For each photo: reconstruction, five views, depth as PNG, and the inversion; returns the output folder.
 
-    For each edit, too: the edited head from the input camera and in the five views.
+    For each edit, too: the edited head from the input camera and in the five views. A photo that fails is passed over.
+
+    Raises: ValueError, as the last thing, listing photos that failed; before the networks are read, for what can be
+        known by then.
     """
-    inverter = open_inverter(config)
-    deltas = {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
     pictures = find_images(Path(config.input))
-    labels = find_cameras(config, pictures, inverter.device)
-    output = Path(config.output)
-    for picture, c in zip(pictures, labels, strict=True):
-        folder = output / PurePosixPath(picture.name).with_suffix("")
-        inversion = _invert_one(inverter, picture, c, folder)
-        for label, delta in deltas.items():
-            edited = inverter.edit(inversion, delta)
-            images = torch.cat([inverter.reconstruct(edited).image, *five_views(inverter, edited)])
-            save_grid(images, folder / f"edit-{label}.png", columns=1 + len(YAWS))
-        print(folder)
+    output = open_output(Path(config.output))
+    folders = find_folders([picture.name for picture in pictures], output)
+    for picture, folder in zip(pictures, folders, strict=True):
+        check_folder(folder, picture)
+    names = [picture.name for picture in pictures]
+    faults = find_faults(pictures[0].source, names, photo_fault)
+    if all(faults):
+        raise_faults(faults, "cannot be inverted")
+    labels = {} if config.regressor_path else dict(zip(names, read_cameras(config.camera, names), strict=True))
+    job = open_job(config, labels)
+    for i, (picture, folder) in enumerate(zip(pictures, folders, strict=True)):
+        clear(folder)
+        faults[i] = faults[i] or invert_one(job, picture, folder)
+        if faults[i]:
+            log.warning("%s", faults[i])
+        else:
+            print(folder)
+    raise_faults(faults, f"could not be inverted; the others are in {output}", shown=len(faults))
     return output
+
+
+def open_job(config: InvertConfig, labels: Mapping[str, Tensor]) -> Job:
+    """Read the networks and the directions of edits."""
+    inverter = open_inverter(config)
+    regressor = load_regressor(config.regressor_path, inverter.device) if config.regressor_path else None
+    deltas = {edit.label: load_edit(edit, inverter.goae, config.glasses) for edit in config.edits}
+    return Job(inverter, labels, regressor, deltas)
+
+
+def open_output(output: Path) -> Path:
+    """Make the output folder. Raises: ValueError if there is a file of its name."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"output={output} is a file, or below one; give a folder") from None
+    return output
+
+
+def find_folders(names: Sequence[str], output: Path) -> list[Path]:
+    """Find a folder below `output` for each image: of its name without ending, or with it where another has the same.
+
+    Letter case and the form of accents make no difference, as on macOS and Windows.
+
+    Raises: ValueError for names that lead elsewhere, and for two that are the same even with their endings.
+    """
+    stems = [name.removesuffix(PurePosixPath(name).suffix) for name in names]
+    found = Counter(map(_alike, stems))
+    usable = [found[_alike(stem)] == 1 and PurePosixPath(stem).name.strip(".") != "" for stem in stems]
+    chosen = [stem if good else name for stem, name, good in zip(stems, names, usable, strict=True)]
+    taken: dict[str, str] = {}
+    for name, folder in zip(names, chosen, strict=True):
+        other = taken.setdefault(_alike(folder), name)
+        if other != name:
+            raise ValueError(f"{other} and {name} would be written to one folder of {output}; rename one of them")
+        inside = (output / folder).resolve()
+        if not inside.is_relative_to(output.resolve()) or inside == output.resolve():
+            raise ValueError(f"{name!r} would be written to {inside}, outside of output={output}; rename it")
+    return [output / folder for folder in chosen]
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_folder(folder: Path, picture: Picture) -> None:
+    """Check that a folder has nothing that was made from another image; the same one may have changed, or moved.
+
+    Raises: ValueError naming that image.
+    """
+    try:
+        made_from = json.loads((folder / MADE_FROM).read_text())
+    except (OSError, ValueError, RecursionError):  # there is none, or nobody can tell
+        return
+    known = made_from if isinstance(made_from, dict) else {}
+    if known.get("input") != picture.path and known.get("sha256") != picture.digest():
+        raise ValueError(
+            f"{folder} holds the head of another image, {known.get('input')}; give another output=FOLDER, or move it "
+            "away"
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run made, so that none of it passes for new."""
+    for path in [folder / name for name in MADE] + list(folder.glob("edit-*.png")):
+        path.unlink(missing_ok=True)
 
 
 def find_images(path: Path) -> list[Picture]:
@@ -68,14 +175,6 @@ def find_images(path: Path) -> list[Picture]:
         f"input={path} is neither an image nor a folder or zip that holds {', '.join(IMAGE_SUFFIXES)} files; give one "
         "of them"
     )
-
-
-def find_cameras(config: InvertConfig, pictures: list[Picture], device: torch.device) -> list[Tensor]:
-    """A label (25,) for each image: read, or estimated from the image alone."""
-    if not config.regressor_path:
-        return read_cameras(config.camera, [picture.name for picture in pictures])
-    regressor = load_regressor(config.regressor_path, device)
-    return [estimate_camera(picture.open(), regressor)[0] for picture in pictures]
 
 
 def open_inverter(config: InvertConfig) -> Inverter:
@@ -94,20 +193,40 @@ def open_inverter(config: InvertConfig) -> Inverter:
     )
 
 
-def _invert_one(inverter: Inverter, picture: Picture, c: Tensor, folder: Path) -> Inversion:
+def invert_one(job: Job, picture: Picture, folder: Path) -> str:
+    """Invert a photo, and write what was made when all of it is there. Returns: what failed, or nothing."""
     try:
-        inversion = inverter.invert(picture.open(), c)
+        image = picture.open()
     except (ValueError, OSError) as error:
-        raise ValueError(f"{picture.name} in {picture.source.path} cannot be inverted: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    own = inverter.reconstruct(inversion)
-    Image.fromarray(to_uint8(own.image[0])).save(folder / "reconstruction.png")
-    save_grid(torch.cat(five_views(inverter, inversion)), folder / "views.png", columns=len(YAWS))
-    rendering = inverter.goae.generator.config.rendering
+        return str(error)
+    try:
+        c = estimate_camera(image, job.regressor)[0] if job.regressor else job.labels[picture.name]
+        inversion = job.inverter.invert(image, c)
+        pictures = draw(job, inversion)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MADE_FROM).write_text(json.dumps({"input": picture.path, "sha256": picture.digest()}, indent=1))
+        inversion.save(folder / "inversion.safetensors")
+        for name, shown in pictures.items():
+            save_grid(shown, folder / name, columns=len(shown))
+    except (ValueError, OSError) as error:
+        return f"{picture} cannot be inverted: {error}"
+    return ""
+
+
+def draw(job: Job, inversion: Inversion) -> dict[str, Tensor]:
+    """The pictures of a head by the names of their files, (N, 3, H, H) side by side."""
+    inverter = job.inverter
+    rendering, own = inverter.goae.generator.config.rendering, inverter.reconstruct(inversion)
     near, far = rendering.ray_start or 2.25, rendering.ray_end or 3.3
-    Image.fromarray(to_uint8(depth_picture(own.image_depth, near=near, far=far)[0])).save(folder / "depth.png")
-    inversion.save(folder / "inversion.safetensors")
-    return inversion
+    found = {
+        "reconstruction.png": own.image,
+        "views.png": torch.cat(five_views(inverter, inversion)),
+        "depth.png": depth_picture(own.image_depth, near=near, far=far),
+    }
+    for label, delta in job.deltas.items():
+        edited = inverter.edit(inversion, delta)
+        found[f"edit-{label}.png"] = torch.cat([inverter.reconstruct(edited).image, *five_views(inverter, edited)])
+    return found
 
 
 def five_views(inverter: Inverter, inversion: Inversion) -> list[Tensor]:

@@ -319,6 +319,7 @@ def test_evaluation_report_and_inversion(
             "depth.png",
             "edit-Other.png",
             "inversion.safetensors",
+            "made_from.json",
         }
     inverter = run_inverter(trained)
     loaded = Inversion.load(out / "0" / "inversion.safetensors", inverter)
