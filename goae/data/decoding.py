@@ -133,6 +133,8 @@ def find_faults(source: Source, names: Sequence[str], fault: Fault) -> list[str]
             told = fault(_read_header(source, names[index], what))
         except ValueError as error:
             return str(error)
+        except (OSError, KeyError) as error:
+            return f"{what} cannot be read ({error})"
         return f"{what} {told}" if told else ""
 
     return collect(check, len(names), "checking the headers of images")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
+from eg3d.limits import read_json
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +30,8 @@ from goae.viz.grid import depth_picture, save_grid
 
 log = logging.getLogger(__name__)
 MADE_FROM = "made_from.json"  # which image an output folder belongs to
-MADE = (MADE_FROM, "reconstruction.png", "views.png", "depth.png", "inversion.safetensors")
+STORED = "inversion.safetensors"
+MADE = (MADE_FROM, STORED, "reconstruction.png", "views.png", "depth.png")
 YAWS = (-40, -20, 0, 20, 40)  # degrees of the five novel views
 
 
@@ -53,7 +55,11 @@ class Picture(NamedTuple):
 
     def open(self) -> Image.Image:
         """Decode the image. Raises: ValueError if it is none, or no photo."""
-        return as_photo(decode(self.source.read(self.name), str(self), photo_fault), str(self))
+        try:
+            data = self.source.read(self.name)
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{self} cannot be read ({error})") from error
+        return as_photo(decode(data, str(self), photo_fault), str(self))
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,8 @@ def check_folder(folder: Path, picture: Picture) -> None:
     Raises: ValueError naming that image.
     """
     try:
-        made_from = json.loads((folder / MADE_FROM).read_text())
-    except (OSError, ValueError, RecursionError):  # there is none, or nobody can tell
+        made_from = read_json(folder / MADE_FROM)
+    except (OSError, ValueError):  # there is none, or it does not tell
         return
     known = made_from if isinstance(made_from, dict) else {}
     if known.get("input") != picture.path and known.get("sha256") != picture.digest():
@@ -158,8 +164,9 @@ def check_folder(folder: Path, picture: Picture) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run made, so that none of it passes for new."""
-    for path in [folder / name for name in MADE] + list(folder.glob("edit-*.png")):
-        path.unlink(missing_ok=True)
+    if any((folder / name).exists() for name in (MADE_FROM, STORED)):
+        for path in [folder / name for name in MADE] + list(folder.glob("edit-*.png")):
+            path.unlink(missing_ok=True)
 
 
 def find_images(path: Path) -> list[Picture]:
@@ -197,7 +204,7 @@ def invert_one(job: Job, picture: Picture, folder: Path) -> str:
     """Invert a photo, and write what was made when all of it is there. Returns: what failed, or nothing."""
     try:
         image = picture.open()
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return str(error)
     try:
         c = estimate_camera(image, job.regressor)[0] if job.regressor else job.labels[picture.name]
@@ -205,7 +212,7 @@ def invert_one(job: Job, picture: Picture, folder: Path) -> str:
         pictures = draw(job, inversion)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MADE_FROM).write_text(json.dumps({"input": picture.path, "sha256": picture.digest()}, indent=1))
-        inversion.save(folder / "inversion.safetensors")
+        inversion.save(folder / STORED)
         for name, shown in pictures.items():
             save_grid(shown, folder / name, columns=len(shown))
     except (ValueError, OSError) as error:

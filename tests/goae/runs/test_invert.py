@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_goae
 
 from goae.config import InvertConfig
+from goae.data.decoding import find_faults, photo_fault
 from goae.loading import save_encoder, save_refiner
 from goae.runs.invert import MADE, MADE_FROM, find_folders, find_images, invert
 from scripts import run_script
@@ -188,3 +189,7 @@ def test_a_picture_opens_as_a_photo(tmp_path: Path) -> None:
     photo().convert("RGBA").save(tmp_path / "a.png")
     (picture,) = find_images(tmp_path / "a.png")
     assert picture.open().mode == "RGB" and picture.open().size == (32, 32)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"a\.png in .* cannot be read"):
+        picture.open()
+    assert "cannot be read" in find_faults(picture.source, ["a.png"], photo_fault)[0]
