@@ -278,7 +278,8 @@ def _check_inversion(inversion: Inversion) -> None:
 def _finite(inversion: Inversion) -> Inversion:
     """The inversion. Raises: ValueError if it has numbers that are not finite, which would make black pictures."""
     parts = (inversion.ws, inversion.late_ws, inversion.features, inversion.planes)
-    if not torch.stack([part.isfinite().all() for part in parts]).all():
+    ends = [end for part in parts for end in part.aminmax()]  # NaN passes on; 2 ms of planes of 256², not 59
+    if not torch.stack(ends).isfinite().all():
         raise ValueError(f"the inversion is not finite: {_NOT_FINITE}")
     return inversion
 
