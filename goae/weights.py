@@ -6,7 +6,11 @@ can also be put there by hand under the name given in `FILES`.
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
+
+from eg3d.foreign import read_tensors
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -93,3 +97,44 @@ def locate(name: str, path: str | Path | None = None) -> Path:
         f"or says where to get them; or put a copy at {cache() / FILES[name]}, where all scripts look, or set the key "
         f"of its path{key}."
     )
+
+
+def remedy(path: str | Path, name: str = "") -> str:
+    """Say in a sentence where a file of weights comes from that cannot be read; `name` is a key of `FILES`."""
+    name = name or next((name for name, published in FILES.items() if published == Path(path).name), "")
+    if not name:
+        return "Copy or download it again."
+    return f"Delete it and run `python scripts/fetch_weights.py {name}`, which fetches it or says where to get it."
+
+
+def read_state(
+    path: str | Path,
+    name: str = "",
+    *,
+    nests: Collection[str] = ("state_dict",),
+    wrappers: Collection[str] = ("module.",),
+) -> dict[str, Tensor]:
+    """Read the state dict of a .safetensors or of a torch file, on the CPU; nothing in it is executed.
+
+    Args:
+        name: key of `FILES`, for the remedy; may be left out for a file of the published name.
+        nests: keys under which a file may hold the state.
+        wrappers: prefixes that are dropped where all names have them.
+    Raises: FileNotFoundError; ValueError naming the file if it is damaged, no file of weights, or holds no state dict.
+    """
+    content = read_tensors(path, remedy=remedy(path, name))
+    state = content
+    while isinstance(state, dict) and not _is_state(state):
+        state = next((state[key] for key in nests if isinstance(state.get(key), dict)), None)
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path} holds no state dict but a {type(content).__name__}; expected a dict of tensors, bare or under one "
+            f"of {', '.join(nests)}. {remedy(path, name)}"
+        )
+    while prefix := next((p for p in wrappers if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _is_state(content: dict) -> bool:
+    return bool(content) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from eg3d.integrity import append_checksum, verify
+from eg3d.foreign import read_tensors
+from eg3d.integrity import append_checksum
 from torch import Tensor
 
 from goae.models.goae import GOAE
@@ -36,7 +35,6 @@ def load_direction(path: str | Path, *, num_ws: int, w_dim: int) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no edit direction at {path}; give a .npy or torch file with one array")
-    verify(path)
     direction = _read(path)
     if direction.numel() == w_dim:
         direction = direction.reshape(1, w_dim).expand(num_ws, w_dim)
@@ -89,16 +87,7 @@ def save_direction(normal: Tensor, step: float, path: Path, *, num_ws: int) -> N
 
 
 def _read(path: Path) -> Tensor:
-    try:
-        content: Any = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return torch.from_numpy(content)
-    except (ValueError, OSError, EOFError):
-        pass  # no NumPy array; a torch file perhaps
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for what it cannot read
-        raise ValueError(f"{path} is neither a NumPy array nor a torch file with a tensor: {error}") from error
-    if not isinstance(content, Tensor):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected one tensor")
-    return content
+    content = read_tensors(path, remedy="Download it again, or make it with scripts/train_directions.py.")
+    if not isinstance(content, Tensor) or content.is_complex():
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected one tensor of real numbers")
+    return content.detach()

@@ -15,10 +15,10 @@ from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.ir_se import Trunk
 from goae.states import load_strictly
-from goae.weights import locate
+from goae.weights import locate, read_state
 
 WIDTHS, UNITS, SQUEEZE = (64, 128, 256, 512), (3, 4, 14, 3), 16
 
@@ -36,7 +36,7 @@ class ArcFace(Frozen):
         file = locate("arcface", path)
         with Uninitialized():
             self.network = IRSE50()
-        load_strictly(self.network, read_state(file), file)
+        load_strictly(self.network, read_state(file, "arcface"), file)
         self.freeze()
 
     def embed(self, image: Tensor) -> Tensor:

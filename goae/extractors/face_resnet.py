@@ -13,9 +13,9 @@ from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.states import load_strictly
-from goae.weights import locate
+from goae.weights import locate, read_state
 
 SIZE = 150
 MEAN = (122.782, 117.001, 104.298)  # RGB, of pixels in [0, 255]
@@ -38,7 +38,7 @@ class FaceResNet(Frozen):
         file = locate("face_resnet", path)
         with Uninitialized():
             self.network = FaceResNetwork()
-        load_strictly(self.network, read_state(file), file)
+        load_strictly(self.network, read_state(file, "face_resnet"), file)
         self.freeze()
 
     def embed(self, image: Tensor, landmarks: Tensor | None = None) -> Tensor:

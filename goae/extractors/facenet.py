@@ -6,9 +6,9 @@ from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.states import load_strictly
-from goae.weights import locate
+from goae.weights import locate, read_state
 
 SIZE = 160
 BOX = (0.20, 0.22, 0.80, 0.82)  # left, top, right, bottom of the face in EG3D's face crops, as shares of the side
@@ -30,7 +30,9 @@ class FaceNet(Frozen):
         self.box = box
         with Uninitialized():
             self.network = InceptionResnetV1(pretrained=None, classify=False)
-        state = {n: t for n, t in read_state(file).items() if not n.startswith("logits.")}  # training's classifier
+        state = {
+            n: t for n, t in read_state(file, "facenet").items() if not n.startswith("logits.")
+        }  # training's classifier
         load_strictly(self.network, state, file)
         self.freeze()
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from goae.extractors.frozen import Frozen, read_state
-from goae.weights import locate
+from goae.extractors.frozen import Frozen
+from goae.weights import locate, read_state
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import NoTrainInceptionV3
@@ -32,7 +32,7 @@ class Inception(Frozen):
     def __init__(self, path: str | Path | None = None, antialias: bool = False) -> None:
         super().__init__()
         file = locate("inception", path)
-        self.network = build(read_state(file), file, antialias)
+        self.network = build(read_state(file, "inception"), file, antialias)
         self.freeze()
 
     def forward(self, image: Tensor) -> Tensor:

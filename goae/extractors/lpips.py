@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from eg3d.integrity import load_tensors
 from eg3d.uninitialized import Uninitialized
 from torch import Tensor
 
 from goae.extractors.frozen import Frozen
 from goae.states import load_strictly
-from goae.weights import locate
+from goae.weights import locate, read_state
 
 if TYPE_CHECKING:
     import lpips
@@ -41,7 +40,7 @@ class LPIPS(Frozen):
         with Uninitialized():
             self.net = build(net)
         file = locate(net, path)
-        trunk, _ = load_tensors(file, remedy=f"Delete it and run `python scripts/fetch_weights.py {net}`.")
+        trunk = read_state(file, net)
         own = {n: t for n, t in self.net.state_dict().items() if not n.startswith("net.")}
         load_strictly(self.net, own | trunk, file)
         self.freeze()

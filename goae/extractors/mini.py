@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from eg3d.integrity import save_tensors, verify_pair
+from eg3d.limits import read_json
 from torch import Tensor
 from torch.nn import functional as F
 
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.extractors.mini_network import RESOLUTION, MiniNetwork, MiniNetworkConfig
 from goae.states import load_strictly
+from goae.weights import read_state
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "mini" / "perception.safetensors"
 
@@ -38,8 +40,12 @@ class MiniPerception(Frozen):
                     f"The mini perception network lacks {needed}. Run `python scripts/train_mini_perception.py --out "
                     f"{file}`, or set perception.identity_path and perception.background_path."
                 )
-        self.card: dict[str, Any] = json.loads(verify_pair(file))
-        self.network = MiniNetwork(MiniNetworkConfig(**self.card["network"]))
+        card = file.with_suffix(".json")
+        self.card: dict[str, Any] = read_json(verify_pair(file).encode(), str(card))
+        try:
+            self.network = MiniNetwork(MiniNetworkConfig(**self.card["network"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{card} is not the card of a mini perception network: {error}") from None
         state = {n: t.float() if t.is_floating_point() else t for n, t in read_state(file).items()}
         load_strictly(self.network, state, file)
         self.freeze()

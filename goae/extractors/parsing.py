@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from goae.extractors.bisenet import BiSeNet
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.states import load_strictly
-from goae.weights import locate
+from goae.weights import locate, read_state
 
 SIZE = 512  # side at which the networks see a picture
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,7 +42,7 @@ class FaceParser(Frozen):
         self.size = size
         with Uninitialized():
             self.network = BiSeNet()
-        load_strictly(self.network, read_state(file), file)
+        load_strictly(self.network, read_state(file, "parser"), file)
         self.freeze()
 
     def parts(self, image: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Segmenter(Frozen):
             self.network = deeplabv3_resnet50(
                 weights=None, weights_backbone=None, num_classes=VOC_CLASSES, aux_loss=True
             )
-        load_strictly(self.network, read_state(file), file)
+        load_strictly(self.network, read_state(file, "segmenter"), file)
         self.freeze()
 
     def parts(self, image: Tensor) -> Tensor:

@@ -7,17 +7,14 @@ and computed here. Feature alignment keeps its attention blocks in `modulation`,
 """
 
 import logging
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from eg3d.integrity import save_object, save_tensors, verify
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from eg3d.integrity import save_object, save_tensors
 from torch import Tensor, nn
 
+from goae import weights
 from goae.ir_se import Trunk
 from goae.models.afa import AFA
 from goae.models.encoder import Encoder
@@ -35,42 +32,11 @@ _DOWNSAMPLE = re.compile(r"^((?:swin_model\.)?layers\.)(\d+)(\.downsample\.)")
 
 
 def read_state(path: str | Path) -> State:
-    """The state dict in a `.safetensors` file or in a file of `torch.save`, without running code from it.
+    """Read the state dict of a released file. Arguments and errors: as `goae.weights.read_state`.
 
     Nesting under `state_dict`, `encoder` or `afa` and leading `module.`, `encoder.` or `afa.` are stripped.
-    Raises: FileNotFoundError; ValueError if the file holds no state dict, or more than tensors and plain containers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    verify(path)
-    content: object
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as plain tensors, and is not trusted with more: {error}") from error
-    return _unwrap(content, path)
-
-
-def _unwrap(content: object, path: Path) -> State:
-    while isinstance(content, dict) and not _is_state(content):
-        nested = [content[key] for key in _NESTS if isinstance(content.get(key), dict)]
-        if not nested:
-            break
-        content = nested[0]
-    if not isinstance(content, dict) or not _is_state(content):
-        raise ValueError(f"{path} holds no state dict, neither bare nor under one of {', '.join(_NESTS)}")
-    state = dict(content)
-    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _is_state(content: dict) -> bool:
-    return bool(content) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    return weights.read_state(path, nests=_NESTS, wrappers=_WRAPPERS)
 
 
 def _shift_downsample(name: str, by: int) -> str:

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eg3d.formats import look
 from eg3d.integrity import save_tensors, verify_pair
+from eg3d.limits import read_json
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -73,12 +75,15 @@ def read_model(path: str | Path) -> Stored:
             raise FileNotFoundError(f"no file {part}; a model of ours is a .safetensors file and the .json of its stem")
     text = verify_pair(path, remedy=REMEDY)
     try:
-        content = json.loads(text)
+        content = read_json(text.encode(), "it", remedy="")
         if content.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         return Stored(content.pop("class"), content.pop("config"), content, load_file(path))
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ValueError(f"{path} or the .json beside it is damaged, or no model of ours: {error}") from error
+        why = look(path) if isinstance(error, SafetensorError) else ""
+        raise ValueError(
+            f"{path} or the .json beside it is damaged, or no model of ours: {why or error}. {REMEDY}"
+        ) from None
 
 
 def restore(schema: type[T], values: dict[str, Any], where: str = "") -> T:

@@ -4,10 +4,11 @@ import logging
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from eg3d.integrity import save_object, verify
+from eg3d.limits import open_zip
+from eg3d.torch_files import read_torch
 
 log = logging.getLogger(__name__)
 KEEP = 2  # checkpoints of a stage
@@ -78,7 +79,7 @@ def check(path: Path) -> None:
     if verify(path, remedy=""):
         return
     try:
-        with ZipFile(path) as archive:
+        with open_zip(path) as archive:
             wrong = archive.testzip()
     except Exception as error:  # zipfile raises many kinds for a damaged file
         raise ValueError(f"{path} is damaged: {error}.") from error
@@ -93,11 +94,13 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     """
     try:
         check(path)
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        content = read_torch(path, device)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, expected a dict")
+        return content
+    except (ValueError, OSError) as error:
         raise ValueError(
-            f"The checkpoint {path} cannot be read ({told}). Restore it from a copy, or delete it to go on from the "
+            f"The checkpoint {path} cannot be read ({error}). Restore it from a copy, or delete it to go on from the "
             f"one before it, or from the start where there is none."
         ) from error
 

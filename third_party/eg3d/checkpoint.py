@@ -205,7 +205,7 @@ def _inspect(path: Path, which: str) -> tuple[Snapshot, GeneratorConfig, dict[st
             raise UnsafeCheckpointError("its tensors unfold to more bytes than the file has")
         shapes = {name: entry.shape for name, entry in entries.items()}
         config = generator_config(record, shapes)
-    except UnsafeCheckpointError as error:
+    except ValueError as error:
         raise _refusal(path, error) from None
     wrong = [name for name, entry in entries.items() if entry.data.dtype.kind != "f"]
     if wrong:
@@ -214,7 +214,7 @@ def _inspect(path: Path, which: str) -> tuple[Snapshot, GeneratorConfig, dict[st
     return snapshot, config, entries
 
 
-def _refusal(path: Path, error: UnsafeCheckpointError) -> UnsafeCheckpointError:
+def _refusal(path: Path, error: ValueError) -> UnsafeCheckpointError:
     return UnsafeCheckpointError(
         f"{path} was refused as an EG3D checkpoint: {error}. Pickles are read by a fixed list of what the published "
         "files consist of; nothing that this file names was imported or executed. If it should be a published model, "

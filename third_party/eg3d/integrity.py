@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .formats import look
+
 SUMS = "SHA256SUMS"
 _KEY, _START = "eg3d.integrity", "sha256-of-file:"
 _MARK = re.compile(rf'"{re.escape(_KEY)}":"{_START}([0-9a-f]{{64}})(?: json:([0-9a-f]{{64}}))?"'.encode())
@@ -111,15 +113,30 @@ def verify_pair(path: str | Path, *, remedy: str = _REMEDY) -> str:
     path = Path(path)
     other = path.with_suffix(".json")
     verify(path, remedy=remedy)
+    listed = check_beside(path, remedy=remedy)
+    if listed is None:
+        verify(other, remedy=remedy)
+        return _text(other, remedy)
+    for candidate in (other, _partial(other)):
+        if candidate.is_file() and _hash(candidate) == listed:
+            return _text(candidate, remedy)
+    raise _damaged(other, f"its checksum differs from the one that {path.name} carries", remedy)
+
+
+def check_beside(path: Path, *, remedy: str = _REMEDY) -> str | None:
+    """Check that the .json is there if a safetensors file was written with one.
+
+    Returns: the checksum of the .json that the file carries; None without one.
+    Raises: FileNotFoundError naming the .json.
+    """
+    other = path.with_suffix(".json")
     with path.open("rb") as file:
         found, _ = _find_mark(file, path, remedy)
     if found is None or found[2] is None:
-        verify(other, remedy=remedy)
-        return other.read_text()
-    for candidate in (other, _partial(other)):
-        if candidate.is_file() and _hash(candidate) == found[2].decode():
-            return candidate.read_text()
-    raise _damaged(other, f"its checksum differs from the one that {path.name} carries", remedy)
+        return None
+    if not other.is_file() and not _partial(other).is_file():
+        raise FileNotFoundError(f"{path} was written with {other.name} beside it, which is missing. {remedy}")
+    return found[2].decode()
 
 
 def load_tensors(
@@ -132,7 +149,14 @@ def load_tensors(
             metadata = {key: value for key, value in (file.metadata() or {}).items() if key != _KEY}
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}. {remedy}") from error
+        raise ValueError(f"{path} is damaged, or no safetensors file: {look(path) or error}. {remedy}") from error
+
+
+def _text(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise _damaged(path, "it is no text in UTF-8", remedy) from None
 
 
 def _damaged(path: Path, why: str, remedy: str) -> ValueError:

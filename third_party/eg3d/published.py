@@ -7,6 +7,7 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+from .formats import HEAD, ZIP, looks_like
 from .records import MAGIC, SCALAR_NAMES, Record, TensorRecord, allowed_names
 from .unpickle import Budget, Machine, UnsafeCheckpointError, kind, quote
 
@@ -40,10 +41,10 @@ def read_snapshot(path: Path) -> Snapshot:
     Raises: UnsafeCheckpointError saying what was found; FileNotFoundError.
     """
     with open(path, "rb") as file:
-        if not file.read(1):
-            raise UnsafeCheckpointError("it is empty")
+        if told := looks_like(head := file.read(HEAD)):
+            zipped = ", as torch.save writes; published checkpoints are plain pickles"
+            raise UnsafeCheckpointError(told + zipped * head.startswith(ZIP))
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    _refuse_other_formats(bytes(data[:16]))
     budget = Budget(copied_bytes=max(len(data), _SMALL))
     machine = Machine(data, allowed_names(budget), budget)
     content = machine.run()
@@ -96,17 +97,3 @@ def _collect(record: Record, prefix: str, parents: tuple[Record, ...], found: li
             _collect(child, f"{prefix}{name}.", (*parents, record), found)
         elif child is not None:
             raise UnsafeCheckpointError(f"its module {quote(prefix + name)} is {kind(child)}")
-
-
-def _refuse_other_formats(head: bytes) -> None:
-    """Say what the file is where that is easy to see."""
-    if head.startswith(b"PK\x03\x04"):
-        raise UnsafeCheckpointError(
-            "it is a zip archive, as torch.save writes; published checkpoints are plain pickles"
-        )
-    if head[8:9] == b"{":
-        raise UnsafeCheckpointError(
-            "it looks like a safetensors file; such a file is named *.safetensors, with a .json beside it"
-        )
-    if head.lstrip()[:1] == b"<":
-        raise UnsafeCheckpointError("it is a web page, so the download was answered by an error or a form")

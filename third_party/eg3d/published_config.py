@@ -18,7 +18,7 @@ from .unpickle import UnsafeCheckpointError, kind, quote
 
 Shape = tuple[int, ...]
 _LARGEST = 1 << 16  # of any count or size
-_MAX_DEPTH, _MAX_VALUES = 8, 1000
+_MAX_DEPTH, _MAX_VALUES, _MAX_LETTERS = 8, 1000, 100_000  # of keyword arguments, all texts together
 _log = logging.getLogger(__name__)
 
 
@@ -81,15 +81,18 @@ def plain(value: object, what: str) -> dict[str, object]:
     """
     if type(value) is not dict:
         raise UnsafeCheckpointError(f"its {what} is {kind(value)}, expected a dict")
-    copied = _plain(value, what, 0, [_MAX_VALUES])
+    copied = _plain(value, what, 0, [_MAX_VALUES, _MAX_LETTERS])
     assert isinstance(copied, dict)
     return copied
 
 
 def _plain(value: object, what: str, depth: int, left: list[int]) -> object:
     left[0] -= 1
-    if depth > _MAX_DEPTH or left[0] < 0:
-        raise UnsafeCheckpointError(f"its {what} holds more than {_MAX_VALUES} values, or nests them too deep")
+    left[1] -= sum(map(len, value)) if isinstance(value, dict) else len(value) if isinstance(value, str) else 0
+    if depth > _MAX_DEPTH or min(left) < 0:
+        raise UnsafeCheckpointError(
+            f"its {what} holds more than {_MAX_VALUES} values or {_MAX_LETTERS} letters, or nests them too deep"
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

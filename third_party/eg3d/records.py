@@ -9,6 +9,7 @@ pickles and the raw numbers; it becomes a `TensorRecord`, which only looks at th
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ _STORAGES = {
     "BoolStorage": "|b1",
 }
 _SCALARS = ("f8", "f4", "i8", "i4", "b1")
-MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of a storage that stands alone
-_MAX_DIMENSIONS, _MAX_PART = 8, 1000
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of a storage that stands alone
+_MAX_DIMENSIONS, _MAX_PART, _MAX_NAME, _LARGEST = 8, 1000, 255, 1 << 48
 _MODULES = (
     ("training.triplane", "TriPlaneGenerator"),
     ("training.triplane", "OSGDecoder"),
@@ -78,6 +79,9 @@ class StorageRecord(Inert):
 
     data: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.data)
+
 
 @dataclass(eq=False)
 class TensorRecord(Inert):
@@ -122,7 +126,7 @@ def allowed_names(budget: Budget) -> dict[tuple[str, str], Allowed]:
         ("collections", "OrderedDict"): _empty_dict,
         ("dnnlib.util", "EasyDict"): _empty_dict,
         ("numpy", "dtype"): _dtype,
-        ("builtins", "set"): lambda arguments: _set(arguments, budget),
+        ("builtins", "set"): lambda arguments: make_set(arguments, budget),
         SCALAR_NAMES["old"]: _scalar,
         SCALAR_NAMES["new"]: _scalar,
     }
@@ -133,8 +137,8 @@ def allowed_names(budget: Budget) -> dict[tuple[str, str], Allowed]:
     return table
 
 
-def _expect(arguments: tuple, what: str, *kinds: type) -> tuple:
-    """The arguments, if they have exactly these types."""
+def expect(arguments: tuple, what: str, *kinds: type) -> tuple:
+    """Return the arguments if they have exactly these types. Raises: UnsafeCheckpointError."""
     if [type(argument) for argument in arguments] != list(kinds):
         found = ", ".join(kind(argument) for argument in arguments[:8])
         raise UnsafeCheckpointError(f"it makes a {what} from ({found})")
@@ -142,45 +146,53 @@ def _expect(arguments: tuple, what: str, *kinds: type) -> tuple:
 
 
 def _persistent_record(arguments: tuple) -> Record:
-    (meta,) = _expect(arguments, "persistent object", dict)
-    if set(meta) != {"type", "version", "module_src", "class_name", "state"}:
+    (meta,) = expect(arguments, "persistent object", dict)
+    if len(meta) != 5 or set(meta) != {"type", "version", "module_src", "class_name", "state"}:
         raise UnsafeCheckpointError("it has a persistent object with other fields than the published ones")
     if meta["type"] != "class" or type(meta["version"]) is not int or meta["version"] != 6:
         found = f"{_short((meta['type'],))}, version {_short((meta['version'],))}"
         raise UnsafeCheckpointError(f"it has a persistent object of type {found}, expected 'class', 6")
     name = meta["class_name"]
-    if type(name) is not str or not name.isidentifier() or type(meta["module_src"]) is not str:
+    if type(name) is not str or len(name) > _MAX_NAME or not name.isidentifier() or type(meta["module_src"]) is not str:
         raise UnsafeCheckpointError("it has a persistent object without a class name or source")
     record = Record(name)
     record.build(meta["state"])
     return record
 
 
-def _tensor(arguments: tuple) -> TensorRecord:
+def layout(arguments: tuple, storage: type) -> tuple[Any, int, tuple[int, ...], tuple[int, ...], bool]:
+    """Check the arguments of PyTorch's function that makes a tensor: every element lies inside of the storage.
+
+    Returns: the storage, which has a length, offset, shape, stride, and whether gradients are asked for.
+    Raises: UnsafeCheckpointError.
+    """
     if len(arguments) == 7 and not arguments[6]:
         arguments = arguments[:6]
-    storage, offset, shape, stride, _, hooks = _expect(
-        arguments, "tensor", StorageRecord, int, tuple, tuple, bool, dict
-    )
-    counts = (offset, *shape, *stride)
-    if (
-        not all(type(n) is int and n >= 0 for n in counts)
-        or len(shape) != len(stride)
-        or len(shape) > _MAX_DIMENSIONS
-        or hooks
-    ):
-        raise UnsafeCheckpointError(f"it has a tensor with offset, shape or stride that cannot be: {_short(counts)}")
-    elements, last = 1, offset
-    for size, step in zip(shape, stride, strict=True):
-        elements *= size
-        last += (size - 1) * step
-    length = len(storage.data)
-    if elements > length or (elements and last >= length) or offset > length:
+    hooks = arguments[5] if len(arguments) == 6 else None
+    if not isinstance(hooks, dict):
+        raise UnsafeCheckpointError(f"it makes a tensor from {len(arguments)} values, the last {kind(hooks)}")
+    held, offset, shape, stride, gradient = expect(arguments[:5], "tensor", storage, int, tuple, tuple, bool)
+    counts = (offset, *shape[:20], *stride[:20])
+    impossible = f"it has a tensor with offset, shape or stride that cannot be: {_short(counts)}"
+    if not len(shape) == len(stride) <= _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in counts) or hooks:
+        raise UnsafeCheckpointError(impossible)
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    empty = 0 in shape
+    if offset > len(held) or (not empty and last >= len(held)):
         raise UnsafeCheckpointError(
-            f"it has a tensor of shape {_short(shape)} that reaches outside of its storage of {length}"
+            f"it has a tensor of shape {_short(shape)} that reaches outside of its storage of {len(held)}"
         )
-    if not elements:
-        offset, stride = 0, (0,) * len(shape)
+    if max(*counts, math.prod(size or 1 for size in shape)) > _LARGEST:
+        raise UnsafeCheckpointError(impossible)
+    return (held, 0, shape, (0,) * len(shape), gradient) if empty else (held, offset, shape, stride, gradient)
+
+
+def _tensor(arguments: tuple) -> TensorRecord:
+    storage, offset, shape, stride, _ = layout(arguments, StorageRecord)
+    if math.prod(shape) > len(storage):
+        raise UnsafeCheckpointError(
+            f"it has a tensor of shape {_short(shape)} with more elements than its storage of {len(storage)}"
+        )
     return TensorRecord(storage.data, offset, shape, stride)
 
 
@@ -191,19 +203,20 @@ def _short(values: tuple) -> str:
 
 
 def _parameter(arguments: tuple) -> TensorRecord:
-    record, _, hooks = _expect(arguments, "parameter", TensorRecord, bool, dict)
+    record, _, hooks = expect(arguments, "parameter", TensorRecord, bool, dict)
     if hooks:
         raise UnsafeCheckpointError("it has a parameter with hooks")
     return record
 
 
 def _empty_dict(arguments: tuple) -> dict[str, object]:
-    _expect(arguments, "dict")
+    expect(arguments, "dict")
     return {}
 
 
-def _set(arguments: tuple, budget: Budget) -> set[str]:
-    (items,) = _expect(arguments, "set", list)
+def make_set(arguments: tuple, budget: Budget) -> set[str]:
+    """Make a set of a list of texts. Raises: UnsafeCheckpointError."""
+    (items,) = expect(arguments, "set", list)
     budget.copy(64 * len(items))
     if not all(type(item) is str for item in items):
         raise UnsafeCheckpointError("it makes a set of something else than texts")
@@ -211,7 +224,7 @@ def _set(arguments: tuple, budget: Budget) -> set[str]:
 
 
 def _dtype(arguments: tuple) -> _Dtype:
-    code, _, _ = _expect(arguments, "numpy dtype", str, bool, bool)
+    code, _, _ = expect(arguments, "numpy dtype", str, bool, bool)
     if code not in _SCALARS:
         raise UnsafeCheckpointError(
             f"it has numbers of numpy's type {quote(code)}, expected one of {', '.join(_SCALARS)}"
@@ -220,7 +233,7 @@ def _dtype(arguments: tuple) -> _Dtype:
 
 
 def _scalar(arguments: tuple) -> float | int | bool:
-    dtype, data = _expect(arguments, "numpy number", _Dtype, memoryview)
+    dtype, data = expect(arguments, "numpy number", _Dtype, memoryview)
     if len(data) != np.dtype(dtype.code).itemsize:
         raise UnsafeCheckpointError(f"it has a number of type {dtype.code} in {len(data)} bytes")
     return np.frombuffer(data, np.dtype(dtype.code).newbyteorder("<"))[0].item()
@@ -228,14 +241,14 @@ def _scalar(arguments: tuple) -> float | int | bool:
 
 def _storage(arguments: tuple, budget: Budget) -> StorageRecord:
     """A storage in the form that torch.save gave it before PyTorch 1.6."""
-    (data,) = _expect(arguments, "storage", memoryview)
+    (data,) = expect(arguments, "storage", memoryview)
     position, parts = 0, []
     for _ in range(5):
         machine = Machine(data, _STORAGE_TABLE, budget, start=position, persistent=_header)
         parts.append(machine.run())
         position = machine.position
     magic, protocol, system, header, keys = parts
-    if type(magic) is not int or magic != MAGIC or type(protocol) is not int or protocol != _PROTOCOL:
+    if type(magic) is not int or magic != MAGIC or type(protocol) is not int or protocol != PROTOCOL:
         raise UnsafeCheckpointError("it has a storage without the marks of one")
     if type(system) is not dict or system.get("little_endian") is not True or not isinstance(header, _Header):
         raise UnsafeCheckpointError("it has a storage that is not little-endian, or without a header")

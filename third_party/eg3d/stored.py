@@ -15,8 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .formats import look
 from .generator import GeneratorConfig
 from .integrity import save_tensors, verify_pair
+from .limits import read_json
 from .rendering.renderer import RenderingConfig
 from .unpickle import quote
 
@@ -56,7 +58,8 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             wrong = [name for name, entry in slices.items() if entry.get_dtype() not in _DTYPES]
             shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); copy or convert it again") from None
+        why = look(path) or error
+        raise ValueError(f"{path} is damaged or no safetensors file: {why}. Copy or convert it again.") from None
     if wrong:
         raise ValueError(f"{path} has tensors that are neither float32 nor float16: {some(wrong)}")
     return shapes
@@ -85,7 +88,7 @@ def read_config(path: Path) -> tuple[GeneratorConfig, str | None]:
         raise FileNotFoundError(f"{path} needs {beside.name} with its configuration beside it; copy or convert both")
     text = verify_pair(path, remedy="Copy or convert both again.")
     try:
-        meta = json.loads(text)
+        meta = read_json(text.encode(), "it", remedy="")
         kind = meta["format"], meta["version"]
         digest = meta["sha256"] if kind[1] == 1 else None
         if kind not in ((FORMAT, 1), (FORMAT, VERSION)) or not isinstance(digest, str | None):
@@ -93,7 +96,7 @@ def read_config(path: Path) -> tuple[GeneratorConfig, str | None]:
         values = dict(meta["config"])
         rendering = _build(RenderingConfig, dict(values.pop("rendering")))
         return _build(GeneratorConfig, values, rendering=rendering), digest
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         what = f"{type(error).__name__}: {quote(str(error))}"
         raise ValueError(f"{beside} is not the configuration of an EG3D generator ({what})") from None
 

@@ -9,13 +9,26 @@ time and memory stay in proportion to the file: a `Budget` bounds opcodes and co
 
 import pickle
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pickletools import opcodes
 
-MAX_NESTING = 100  # a generator nests about 30 deep
+from .limits import MAX_NESTING
+
 MAX_TEXT = 1 << 22  # bytes; the longest text is the source of a module
 MAX_INTEGER = 32  # bytes
+MAX_KEY = 1 << 31  # of dicts with integers as keys
+_ORIGINS = {  # first letters of a name -> where such files come from
+    "dnnlib.tflib": "it is a pickle of TensorFlow's StyleGAN",
+    "torch_utils.persistence": "it is a pickle of whole networks, as StyleGAN2, StyleGAN3 and EG3D save them",
+    "__torch__": "it is a TorchScript module",
+    "torch.nn": "it is a whole module; save its state_dict() with the code it belongs to",
+    "__main__": "it is a whole module or another object; save its state_dict() with the code it belongs to",
+    "numpy": "it has NumPy objects; save them as tensors",
+    "pytorch_lightning": "it is a Lightning checkpoint with other objects; save its `state_dict` alone",
+}
+_OPEN, _LEAF, _MOST = (-1, -1), (0, 1), 1 << 60
 _OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in opcodes}
 
 
@@ -33,6 +46,9 @@ class Inert:
     def children(self) -> Iterable[object]:
         """The values held, for the check of the nesting."""
         return ()
+
+
+_CONTAINERS = (dict, list, tuple, Inert)
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,9 @@ class Machine:
         table: (module, name) -> what it stands for; nothing else can be named.
         budget: shared by the pickles of one file.
         persistent: builds the object of a persistent id; None refuses them.
+        integer_keys: let dicts have integers as keys, too.
+    Attributes:
+        values: how many values the result has if each is counted as often as it is reached.
     """
 
     def __init__(
@@ -85,9 +104,10 @@ class Machine:
         *,
         start: int = 0,
         persistent: Callable[[object], object] | None = None,
+        integer_keys: bool = False,
     ) -> None:
         self.data, self.table, self.budget, self.persistent = data, table, budget, persistent
-        self.position = start
+        self.position, self.integer_keys, self.values = start, integer_keys, 0
         self.stack: list[object] = []
         self.marked: list[list[object]] = []
         self.memo: list[object] = []
@@ -111,7 +131,7 @@ class Machine:
         value = self.pop()
         if self.stack or self.marked:
             raise UnsafeCheckpointError("it ends with unused values on the stack")
-        _check_nesting(value)
+        self.values = _count(value)
         return value
 
     # reading ---------------------------------------------------------------------------------------------------------
@@ -219,10 +239,14 @@ class Machine:
         """Set keys and values, in turn, of the dict on the stack. Keys are texts, which no file can make collide."""
         target = self.pop()
         keys = values[::2]
-        if type(target) is not dict or len(values) % 2 or not all(type(key) is str for key in keys):
+        if not isinstance(target, dict) or len(values) % 2 or not all(map(self.is_key, keys)):
             raise UnsafeCheckpointError(f"it sets items of {kind(target)}, or with keys that are not texts")
         target.update(zip(keys, values[1::2], strict=True))
         self.push(target)
+
+    def is_key(self, value: object) -> bool:
+        """Tell whether a dict may have this key."""
+        return type(value) is str or (self.integer_keys and type(value) is int and abs(value) < MAX_KEY)
 
     def extend_set(self, values: list[object]) -> None:
         """Add texts to the set on the stack."""
@@ -245,7 +269,8 @@ class Machine:
             raise UnsafeCheckpointError("it names something by values that are not texts")
         if (module, name) not in self.table:
             full = f"{quote(module)}.{quote(name)}"
-            raise UnsafeCheckpointError(f"it names `{full}`, which is not on the list of allowed names")
+            hint = next((f" ({told})" for start, told in _ORIGINS.items() if module.startswith(start)), "")
+            raise UnsafeCheckpointError(f"it names `{full}`, which is not on the list of allowed names{hint}")
         self.named.add((module, name))
         self.push(self.table[module, name])
 
@@ -269,11 +294,13 @@ class Machine:
         self.push(cls.new())
 
     def build(self) -> None:
-        """Give the last object its state."""
+        """Give the last object its state. That of an OrderedDict, the versions of modules, is dropped."""
         state, target = self.pop(), self.pop()
-        if not isinstance(target, Inert):
+        versions = type(target) is OrderedDict and type(state) is dict and len(state) == 1 and "_metadata" in state
+        if isinstance(target, Inert):
+            target.build(state)
+        elif not versions:
             raise UnsafeCheckpointError(f"it sets the state of {kind(target)}")
-        target.build(state)
         self.push(target)
 
     def resolve(self) -> None:
@@ -294,26 +321,39 @@ class Machine:
         self.push(int.from_bytes(self.take(count), "little", signed=True))
 
 
-def _check_nesting(value: object) -> None:
-    """Walk through everything reachable, level by level, each object once."""
-    level, seen, depth = [value], {id(value)}, 0
-    while level:
-        if (depth := depth + 1) > MAX_NESTING:
-            raise UnsafeCheckpointError(f"it is nested more than {MAX_NESTING} deep")
-        following: list[object] = []
-        for item in level:
-            for child in _children(item):
-                if id(child) not in seen:
-                    seen.add(id(child))
-                    following.append(child)
-        level = following
+def _count(value: object) -> int:
+    """Count the values that can be reached, each as often as it is, up to 2^60.
+
+    Raises: UnsafeCheckpointError where a value contains itself, or is nested too deep.
+    """
+    known: dict[int, tuple[int, int]] = {}  # of containers: depth and count
+    path = [value]
+    while path:
+        item = path[-1]
+        children = list(_children(item))
+        state = known.get(id(item))
+        if state is None:
+            known[id(item)] = _OPEN
+            inner = [child for child in children if isinstance(child, _CONTAINERS)]
+            if any(known.get(id(child)) is _OPEN for child in inner):
+                raise UnsafeCheckpointError(f"it has {kind(item)} that contains itself")
+            path += [child for child in inner if id(child) not in known]
+            continue
+        if state is _OPEN:
+            found = [known.get(id(child), _LEAF) for child in children]
+            depth, count = 1 + max((f[0] for f in found), default=0), 1 + sum(f[1] for f in found)
+            if depth > MAX_NESTING:
+                raise UnsafeCheckpointError(f"it is nested more than {MAX_NESTING} deep")
+            known[id(item)] = depth, min(count, _MOST)
+        path.pop()
+    return known[id(value)][1]
 
 
 def _children(value: object) -> Iterable[object]:
-    if type(value) in (list, tuple):
-        return value  # type: ignore[return-value]
-    if type(value) is dict:
+    if isinstance(value, dict):
         return value.values()
+    if isinstance(value, list | tuple):
+        return value
     return value.children() if isinstance(value, Inert) else ()
 
 

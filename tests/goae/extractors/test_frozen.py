@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from goae.extractors.frozen import Frozen, read_state
+from goae.extractors.frozen import Frozen
 from goae.states import load_strictly
+from goae.weights import read_state
 
 
 class _Net(Frozen):
@@ -54,7 +55,7 @@ def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
 
 def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds a list; expected a dictionary of tensors"):
+    with pytest.raises(ValueError, match=r"list\.pt holds no state dict but a list; expected a dict of tensors"):
         read_state(tmp_path / "list.pt")
 
 

@@ -8,8 +8,8 @@ from standins import random_inception
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from goae.extractors.frozen import read_state
 from goae.extractors.inception import Inception, build
+from goae.weights import read_state
 
 
 @pytest.fixture(scope="module")

@@ -302,13 +302,13 @@ class Hostile:
 def test_files_that_carry_code_are_refused(tmp_path: Path) -> None:
     state = published.encoder_to_official(small_encoder(0))
     torch.save({"state_dict": state, "opts": Hostile(tmp_path / "ran")}, tmp_path / "e.pt")
-    with pytest.raises(ValueError, match="not trusted"):
+    with pytest.raises(ValueError, match=r"e\.pt .*system`, which is not on the list of allowed names"):
         published.load_encoder(small_encoder(1), tmp_path / "e.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_files_that_hold_no_state_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.pt"):
         published.read_state(tmp_path / "absent.pt")
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match=r"cut\.pt"):
