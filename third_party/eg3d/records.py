@@ -177,14 +177,13 @@ def layout(arguments: tuple, storage: type) -> tuple[Any, int, tuple[int, ...], 
     if not len(shape) == len(stride) <= _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in counts) or hooks:
         raise UnsafeCheckpointError(impossible)
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    empty = 0 in shape
-    if offset > len(held) or (not empty and last >= len(held)):
+    if offset > len(held) or (0 not in shape and last >= len(held)):
         raise UnsafeCheckpointError(
             f"it has a tensor of shape {_short(shape)} that reaches outside of its storage of {len(held)}"
         )
     if max(*counts, math.prod(size or 1 for size in shape)) > _LARGEST:
         raise UnsafeCheckpointError(impossible)
-    return (held, 0, shape, (0,) * len(shape), gradient) if empty else (held, offset, shape, stride, gradient)
+    return held, offset, shape, stride, gradient
 
 
 def _tensor(arguments: tuple) -> TensorRecord:
