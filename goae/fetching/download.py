@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from eg3d.limits import read_json
+
 from goae.fetching.index import TIMEOUT, request, without_credentials
 
 if os.name == "posix":
@@ -129,10 +131,10 @@ def _write_note(part: Path, url: str, headers: Any) -> None:
 def _state(part: Path, url: str) -> tuple[int, str]:
     """Bytes already there and the validator of their version; (0, "") if the part is of no use."""
     try:
-        note = json.loads(_note(part).read_text())
+        note = read_json(_note(part))
         same = note["url"] == without_credentials(url)
         return (part.stat().st_size, str(note["validator"])) if same else (0, "")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0, ""
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from eg3d.formats import look
 from eg3d.integrity import save_tensors
+from eg3d.limits import read_json
 
 from goae.fetching import index
 from goae.fetching.archives import read_member
@@ -153,6 +155,9 @@ def _from_address(name: str, asset: Asset, source: Address, target: Path, progre
         size=source.size,
         progress=progress,
     )
+    if (told := look(staged)).startswith(("it is a web page", "it is a Git LFS pointer", "it is empty")):
+        staged.unlink()
+        raise ValueError(f"{source.url} did not give {target.name}: {told}. Open the address in a browser.")
     os.replace(staged, target)
     _write_note(name, asset, target, digest, {"url": source.url})
 
@@ -179,7 +184,12 @@ def _note_path(target: Path) -> Path:
 
 def _note(target: Path) -> dict[str, Any] | None:
     path = _note_path(target)
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    note = read_json(path, remedy="Delete it and the file that it belongs to, and fetch that again.")
+    if not isinstance(note, dict) or not {"size", "sha256", "date"} <= note.keys():
+        raise ValueError(f"{path} is no note of a fetched file; delete both, and fetch the file again.")
+    return note
 
 
 def _write_note(name: str, asset: Asset, target: Path, digest: str, origin: dict[str, str]) -> None:

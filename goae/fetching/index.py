@@ -6,7 +6,6 @@ JSON) over http(s) or from local folders. No package is installed, built or impo
 
 import ast
 import base64
-import json
 import os
 import re
 import ssl
@@ -18,6 +17,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
+
+from eg3d.limits import read_json
 
 PUBLIC_INDEX = "https://pypi.org/simple"  # what pip itself uses when nothing is configured
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -117,7 +118,7 @@ def find(project: str, filename: str, settings: PipSettings, *, sha256: str) -> 
     for page in pages:
         try:
             links = [link for link in _links(page, client) if link.filename == filename]
-        except (URLError, OSError) as error:
+        except (URLError, OSError, ValueError) as error:
             answers.append(f"{without_credentials(page)}: {error}")
             continue
         good = [link for link in links if link.sha256 in (None, sha256)]
@@ -165,8 +166,12 @@ def _local(page: str) -> Path | None:
 
 
 def _parse_json(body: bytes, base: str) -> list[Link]:
-    files = json.loads(body).get("files", [])
-    return [Link(f["filename"], urljoin(base, f["url"]), f.get("hashes", {}).get("sha256")) for f in files]
+    content = read_json(body, f"the answer of {without_credentials(base)}")
+    try:
+        files = [(f["filename"], f["url"], f.get("hashes", {}).get("sha256")) for f in content.get("files", [])]
+        return [Link(str(name), urljoin(base, url), sha256) for name, url, sha256 in files]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the answer of {without_credentials(base)} is no list of files: {error!r}") from None
 
 
 class _Anchors(HTMLParser):

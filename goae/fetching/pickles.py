@@ -1,108 +1,110 @@
 """Reading pickles of nested dictionaries of numpy arrays, and of nothing else.
 
-Every name a pickle mentions is looked up in a closed table; the functions behind it build arrays and dtypes of plain
-numbers only. Nothing is imported by name.
+The pickle is run by `eg3d.unpickle`, which imports and calls nothing that it names; the table here has what arrays of
+plain numbers consist of.
 """
 
-import io
 import math
-import pickle
-from typing import Any, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from eg3d.limits import REMEDY
+from eg3d.unpickle import Allowed, Budget, Inert, Machine, UnsafeCheckpointError, kind
 
 DTYPES = {"f2", "f4", "f8", "i4", "i8", "u1"}
 MAX_BYTES = 2 << 30
+_OPCODES, _MAX_VALUES, _MAX_NAME, _MOST_AXES, _SMALL = 100_000, 10_000, 200, 16, 1 << 20
 
 
-class _Sealed(type):
-    """Classes a pickle may name but not change."""
+@dataclass(eq=False)
+class _Dtype(Inert):
+    """A type of numbers; the state that follows holds the byte order."""
 
-    def __setattr__(cls, name: str, value: Any) -> NoReturn:
-        raise pickle.UnpicklingError(f"the pickle sets {name!r} of a class")
+    code: str
 
-
-class _DType(metaclass=_Sealed):
-    """Stands in for numpy.dtype while the pickle is read."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if code not in DTYPES:
-            raise pickle.UnpicklingError(f"array of dtype {code!r}; expected one of {sorted(DTYPES)}")
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1]
-        if order not in ("<", "|", "="):
-            raise pickle.UnpicklingError(f"byte order {order!r}; expected little endian")
+    def build(self, state: object) -> None:
+        """Accept the state of little-endian numbers."""
+        if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", "|", "="):
+            raise UnsafeCheckpointError("it has numbers that are not little-endian")
 
 
-class _Array(metaclass=_Sealed):
-    """Stands in for numpy.ndarray; its state is (version, shape, dtype, fortran order, bytes)."""
+@dataclass(eq=False)
+class _Array(Inert):
+    """An array; its state is (version, shape, dtype, fortran order, bytes)."""
 
-    value: np.ndarray
+    budget: Budget
+    value: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def build(self, state: object) -> None:
+        """Accept the state, once."""
+        if self.value is not None or type(state) is not tuple or len(state) != 5:
+            raise UnsafeCheckpointError("it has an array in an unknown form")
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _DType) or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("an array of something else than plain numbers")
-        if not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise pickle.UnpicklingError(f"an array of shape {shape!r}")
-        kind = np.dtype("<" + dtype.code)
-        if math.prod(shape) * kind.itemsize != len(data):
-            raise pickle.UnpicklingError(f"an array of shape {shape} with {len(data)} bytes")
-        self.value = np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C").copy()
+        if not isinstance(dtype, _Dtype) or not isinstance(data, memoryview):
+            raise UnsafeCheckpointError("it has an array of something else than plain numbers")
+        if type(shape) is not tuple or len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+            raise UnsafeCheckpointError("it has an array whose shape is none")
+        numbers = np.dtype("<" + dtype.code)
+        if math.prod(n or 1 for n in shape) > MAX_BYTES or math.prod(shape) * numbers.itemsize != len(data):
+            raise UnsafeCheckpointError(f"it has an array of shape {shape} with {len(data)} bytes")
+        self.budget.copy(len(data))
+        self.value = np.frombuffer(data, numbers).reshape(shape, order="F" if fortran else "C").copy()
 
 
-class _Marker(metaclass=_Sealed):
-    """The name numpy.ndarray, which may only be the first argument of the reconstruct function."""
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    if kind is not _Marker:
-        raise pickle.UnpicklingError("a reconstruct call for something else than an array")
-    return _Array()
-
-
-_TABLE: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): _Marker,
-    ("numpy", "dtype"): _DType,
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _TABLE:
-            raise pickle.UnpicklingError(
-                f"the pickle asks for {module}.{name}, which is not on the list of numpy names"
-            )
-        return _TABLE[module, name]
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("the pickle refers to objects outside of itself")
-
-
-def load_arrays(data: bytes) -> dict[str, np.ndarray]:
+def load_arrays(data: bytes, what: str = "the pickle") -> dict[str, np.ndarray]:
     """Read nested dictionaries of arrays; names are joined with dots.
 
-    Raises: ValueError naming what else the pickle holds or asks for.
+    Args:
+        what: names the file in messages.
+    Raises: ValueError saying what else the pickle holds or asks for.
     """
     if len(data) > MAX_BYTES:
-        raise ValueError(f"a pickle of {len(data)} bytes; at most {MAX_BYTES} are read")
+        raise ValueError(f"{what} has {len(data)} bytes; at most {MAX_BYTES} are read")
+    budget = Budget(_OPCODES, len(data) + _SMALL)
+    machine = Machine(memoryview(data), _table(budget), budget)
     try:
-        content = _Reader(io.BytesIO(data)).load()
+        content = machine.run()
+        if machine.values > _MAX_VALUES:
+            raise UnsafeCheckpointError(f"it unfolds to more than {_MAX_VALUES} values")
         return dict(_flatten("", content))
-    except ValueError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"not a pickle of numpy arrays: {error}") from error
+    except UnsafeCheckpointError as error:
+        raise ValueError(f"{what} cannot be read as arrays of numbers: {error}. {REMEDY}") from None
 
 
-def _flatten(prefix: str, content: Any, depth: int = 0) -> list[tuple[str, np.ndarray]]:
-    if isinstance(content, _Array) and hasattr(content, "value"):
+def _table(budget: Budget) -> dict[tuple[str, str], Allowed]:
+    """Everything that such a pickle may name."""
+
+    def make(arguments: tuple) -> _Array:
+        if not arguments or not isinstance(arguments[0], Allowed) or arguments[0].name != "numpy.ndarray":
+            raise UnsafeCheckpointError("it makes something else than an array")
+        return _Array(budget)
+
+    calls: dict[tuple[str, str], Callable[[tuple], object]] = {
+        ("numpy.core.multiarray", "_reconstruct"): make,
+        ("numpy._core.multiarray", "_reconstruct"): make,
+        ("numpy", "dtype"): _dtype,
+    }
+    table = {name: Allowed(".".join(name), call=call) for name, call in calls.items()}
+    return table | {("numpy", "ndarray"): Allowed("numpy.ndarray")}
+
+
+def _dtype(arguments: tuple) -> _Dtype:
+    code = arguments[0] if arguments else None
+    if type(code) is not str or code not in DTYPES:
+        told = ascii(code)[:40] if type(code) is str else kind(code)
+        raise UnsafeCheckpointError(f"it has an array of type {told}; expected one of {', '.join(sorted(DTYPES))}")
+    return _Dtype(code)
+
+
+def _flatten(prefix: str, content: object) -> list[tuple[str, np.ndarray]]:
+    if isinstance(content, _Array) and content.value is not None:
         return [(prefix, content.value)]
-    if not isinstance(content, dict) or depth > 8 or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"the pickle holds a {type(content).__name__} at {prefix!r}; expected dictionaries of arrays")
-    rows = [_flatten(f"{prefix}.{key}" if prefix else key, value, depth + 1) for key, value in content.items()]
+    if not isinstance(content, dict) or len(prefix) > _MAX_NAME:
+        raise UnsafeCheckpointError(
+            f"it holds {kind(content)} at {prefix[:_MAX_NAME]!a}; expected dictionaries of arrays with short names"
+        )
+    rows = [
+        _flatten(f"{prefix}.{key[:_MAX_NAME]}" if prefix else key[: _MAX_NAME + 1], v) for key, v in content.items()
+    ]
     return [row for part in rows for row in part]
