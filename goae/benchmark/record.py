@@ -1,7 +1,8 @@
 """The recorded benchmark: a whole run, in which parts that were measured again replace what it had."""
 
-import json
 from pathlib import Path
+
+from eg3d.limits import read_json
 
 from goae.benchmark.machine import Machine
 from goae.benchmark.report import Values
@@ -17,7 +18,7 @@ def updated(path: Path, parts: dict[str, Values], machine: Machine) -> Values:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, so there is nothing to update; measure all parts first")
-    record = json.loads(path.read_text())
+    record = read_json(path)
     current = machine.as_dict()
     there = THEN | record["machine"]
     differ = [k for k, v in current.items() if k not in RATES and there.get(k) != v]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eg3d.limits import read_json
+
 
 def update_section(path: Path, section: str, values: Mapping[str, Any]) -> None:
     """Set keys of a section, dots leading inwards ("canonical.left"), and take out those that are None.
@@ -42,10 +44,7 @@ def read_records(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; scripts/check_meters.py and its kind write it")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it, or delete it and measure again") from error
+    content = read_json(path, remedy="Restore it, or delete it and measure again.")
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected an object with sections")
     return content

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from eg3d.limits import read_json
 from torch import Tensor, nn
 
 from goae.data.datasets import PosedImages
@@ -63,7 +64,7 @@ class Results:
     @property
     def settings(self) -> dict[str, Any]:
         """What the rows depend on, as it was claimed."""
-        found: dict[str, Any] = json.loads(self._settings_path.read_text())
+        found: dict[str, Any] = read_json(self._settings_path)
         return found
 
     def append(self, rank: int, rows: Sequence[Mapping[str, object]], features: Tensor) -> None:

@@ -4,11 +4,11 @@
 that other methods are limited to. Once it is there, tables need no features.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from eg3d.limits import read_json
 from torch import Tensor
 
 from goae.evaluation.distribution import compare_sets, distances
@@ -60,7 +60,7 @@ def write_sets(results: Results, images: Results, widths: Sequence[int], chosen:
 
 def read_sets(results: Results) -> Sets:
     """What `write_sets` wrote; nothing if it has not."""
-    found: Sets = json.loads(results.sets_path.read_text()) if results.sets_path.exists() else []
+    found: Sets = read_json(results.sets_path) if results.sets_path.exists() else []
     return found
 
 

@@ -1,12 +1,12 @@
 """What a folder of a protocol's results holds of a method, and whether it is all."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from eg3d.limits import read_json
 from torch import Tensor
 
 from goae.evaluation.protocols import as_table, common_tasks
@@ -92,4 +92,4 @@ def per_image(runs: Sequence[Stored], group: str, metric: str, tasks: set[str]) 
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None

@@ -1,11 +1,11 @@
 """Measure a trained run on the input views of its test images."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eg3d.limits import read_json
 from torch import Tensor
 
 from goae import build
@@ -115,7 +115,7 @@ def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
 
 def is_measured(path: Path, made_from: dict[str, Any]) -> bool:
     """Whether the summary at `path` was made from the very same things."""
-    return path.exists() and json.loads(path.read_text()).get("made_from") == made_from
+    return path.exists() and read_json(path).get("made_from") == made_from
 
 
 def test_images(run: TrainConfig) -> PosedImages:

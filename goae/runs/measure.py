@@ -1,12 +1,12 @@
 """Measure methods by a protocol: resumable, in one process or several, with the same results."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eg3d.limits import read_json
 from rich.console import Console
 from rich.progress import Progress
 
@@ -179,7 +179,7 @@ class Cost:
         """Count the time since the last call, for so many inversions more."""
         now = time.perf_counter()
         if self.path is not None:
-            before = json.loads(self.path.read_text()) if self.path.exists() else {"seconds": 0.0, "inversions": 0}
+            before = read_json(self.path) if self.path.exists() else {"seconds": 0.0, "inversions": 0}
             spent = {
                 "seconds": before["seconds"] + now - self.began,
                 "inversions": before["inversions"] + inverted,

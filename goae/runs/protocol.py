@@ -1,8 +1,9 @@
 """Scripts of the paper's protocols: measure methods, summarise them, and record what the mini world's card reads."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from eg3d.limits import read_json
 
 from goae.config import ProtocolConfig
 from goae.evaluation.protocols import (
@@ -54,7 +55,7 @@ def summary(config: ProtocolConfig, found: Finished) -> dict[str, Any]:
     for name, numbers in whole["methods"].items():
         path = config.folder / f"{name}.time.json"
         if path.exists():
-            numbers["seconds"] = json.loads(path.read_text())
+            numbers["seconds"] = read_json(path)
             if "time" in numbers["seconds"]:  # not where every optimisation diverged
                 numbers["table"]["time"] = numbers["seconds"]["time"]
     whole["differences"] = all_differences(config, found, {name: rows for name, (rows, _) in read.items()})

@@ -1,11 +1,11 @@
 """The picture report of a run."""
 
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from eg3d.limits import read_json
 from PIL import Image
 from torch import Tensor
 
@@ -63,7 +63,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "evaluation" / "summary.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run `python scripts/evaluate.py run={run_dir.name}` first")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def measured_columns(summaries: Iterable[dict[str, Any]]) -> list[str]:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from eg3d.limits import read_json
+
 from goae.training import checkpoint
 
 
@@ -14,7 +16,7 @@ def claim_sources(run_dir: Path, stage: str, hashes: Mapping[str, str]) -> None:
     """
     path = run_dir / f"{stage}.sources.json"
     if path.exists() and checkpoint.reached(run_dir / "checkpoints" / stage) is not None:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         differ = [name for name in sorted(stored) if stored[name] != hashes.get(name)]
         if differ:
             told = "; ".join(

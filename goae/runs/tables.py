@@ -1,11 +1,12 @@
 """The paper's tables from runs: measure what is missing, then write; and the page of claims."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from eg3d.limits import read_json
 
 from goae.config import ProtocolConfig, TablesConfig, TrainConfig, find_run, load_run, run_file
 from goae.evaluation.cells import SETS, Measured, split_column
@@ -248,7 +249,7 @@ def make_claims(config: TablesConfig) -> Path:
     """
     paths: dict[int | str, Path] = {number: config.folder / f"table{number}.json" for number in TABLES}
     paths[EDITS] = config.folder / f"{EDITS}.json"
-    tables: Tables = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    tables: Tables = {name: read_json(path) for name, path in paths.items() if path.exists()}
     if not tables.keys() - {EDITS}:
         raise FileNotFoundError(
             f"{config.folder} has no table1.json to table3.json; run `python scripts/tables.py table=1`"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eg3d.limits import read_json
 
 from goae import build
 from goae.config import ProtocolConfig
@@ -86,4 +87,4 @@ def seconds_of(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return dict(read_json(path)) if path.exists() else {}

@@ -1,9 +1,10 @@
 """What is told of a run's training beside its numbers: steps, and how much validation was still moving at the end."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from eg3d.limits import read_json
 
 from goae.config import TrainConfig, load_run, run_file
 from goae.evaluation.runner import write_json
@@ -22,7 +23,7 @@ def training_of(folder: Path, kept: Path) -> dict[str, dict[str, Any]]:
     Of a run that goes on from the stage 1 of another, that one's stage 1. Of a stage that is being trained anew or
     further, what was kept: its weights are still those of before.
     """
-    found: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    found: dict[str, dict[str, Any]] = read_json(kept) if kept.exists() else {}
     if (folder / "config.yaml").exists():
         found |= _read(folder)
         write_json(found, kept)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eg3d.limits import read_json
 from torch import Tensor, nn
 
 from goae.training import checkpoint
@@ -61,7 +62,7 @@ def read_failure(folder: Path) -> Failure:
     Raises: ValueError if `folder` is none.
     """
     try:
-        return Failure(**json.loads((folder / "failure.json").read_text()))
+        return Failure(**read_json(folder / "failure.json"))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{folder} is no record of a failed step ({error}); give a folder below RUN/failures, which training "

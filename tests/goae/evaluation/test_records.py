@@ -60,7 +60,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"metrics\.json does not exist"):
         read_records(path)
     path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.json cannot be read as JSON"):
         update_section(path, "prior", {"fd": 1.0})
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds a list"):
