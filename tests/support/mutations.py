@@ -65,7 +65,7 @@ def survives(
     load: Callable[[bytes], object],
     originals: Sequence[bytes],
     *,
-    num: int | None = None,
+    few: int = FEW,
     memory: int = MEMORY,
     mutate: Callable[[bytes, int, int], Iterator[bytes]] = mutations,
 ) -> Report:
@@ -73,11 +73,11 @@ def survives(
 
     Args:
         load: reads the bytes of one file; see `on_file`.
-        num: how many files; None takes `GOAE_MUTATIONS`, or a few hundred.
+        few: how many files, where `GOAE_MUTATIONS` does not ask for more.
         memory: bytes that the child process may take on top of what it starts with.
         mutate: (original, number, seed) -> files; use it to damage the inside of an archive.
     """
-    num = num or int(os.environ.get("GOAE_MUTATIONS", FEW))
+    num = int(os.environ.get("GOAE_MUTATIONS", few))
     files = (
         data
         for seed, whole in enumerate(originals)
