@@ -78,7 +78,10 @@ def read_model(path: str | Path) -> Stored:
         content = read_json(text.encode(), "it", remedy="")
         if content.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
-        return Stored(content.pop("class"), content.pop("config"), content, load_file(path))
+        name, config = content.pop("class"), content.pop("config")
+        if not isinstance(name, str) or not isinstance(config, dict):
+            raise ValueError("its class or its configuration is none")
+        return Stored(name, config, content, load_file(path))
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         why = look(path) if isinstance(error, SafetensorError) else ""
         raise ValueError(

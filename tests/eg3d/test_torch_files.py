@@ -92,6 +92,7 @@ def zip_of(pickled: bytes, storage: bytes = bytes(8), method: int = zipfile.ZIP_
     """A torch file with this pickle and one storage, "0"."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("archive/version", b"3\n")
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/data/0", storage)
     return file.getvalue()

@@ -1,6 +1,7 @@
 """Inverters from files, released and our own."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_swapped_and_missing_files_are_named(files: Path) -> None:
         load_inverter(**{**paths(files), "encoder": files / "refiner.safetensors"})
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         load_inverter(**{**paths(files), "refiner": files / "none.pt"})
+
+
+@pytest.mark.parametrize("part", ["generator", "encoder", "refiner"])
+def test_a_lost_json_is_named(files: Path, tmp_path: Path, part: str) -> None:
+    alone = shutil.copy(files / f"{part}.safetensors", tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"{part}\.safetensors .*{part}\.json .*[Cc]opy"):
+        load_inverter(**{**paths(files), part: Path(alone)})
 
 
 @pytest.mark.slow

@@ -79,3 +79,24 @@ def test_the_keys_of_every_network_that_is_located_exist() -> None:
 def test_every_name_is_catalogued_and_has_its_own_file() -> None:
     assert set(ASSETS) == set(weights.FILES)
     assert len(set(weights.FILES.values())) == len(weights.FILES)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"", "it is empty"),
+        (bytes(4096), "nothing but zeros"),
+        (b"PK\x03\x04 cut", "cannot be read as a zip"),
+        (b"\x80\x02", "cut short"),
+    ],
+)
+@pytest.mark.parametrize("name", ["arcface", "swin", ""])
+def test_what_is_no_file_of_weights_is_named_with_its_remedy(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+    path = tmp_path / weights.FILES.get(name, "mine.pt")
+    path.write_bytes(data)
+    remedy = rf"fetch_weights\.py {name}`" if name else "download it again"
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read as tensors: .*{told}.*{remedy}") as error:
+        weights.read_state(path)
+    assert "weights_only" not in str(error.value)

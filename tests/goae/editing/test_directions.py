@@ -1,5 +1,6 @@
 """Edit directions: the released containers and shapes, and the glasses compensation."""
 
+import io
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from damage import unnoticed
+from mutations import on_file, survives
 
 from goae.editing.directions import edit_delta, load_direction, save_direction
 from goae.models.goae import preset
@@ -68,3 +70,34 @@ def test_D16_glasses_are_taken_off_by_a_share_that_alpha_does_not_scale() -> Non
     assert torch.equal(edit_delta(n, 0.5, glasses=glasses, glass_comp=preset("paper").edit_glass_comp), 0.5 * n)
     with pytest.raises(ValueError, match="no glasses direction"):
         edit_delta(n, 1.0, glass_comp=0.8)
+
+
+def saved(container: str) -> bytes:
+    file, values = io.BytesIO(), torch.arange(112.0).view(14, 8)
+    if container in ("npy", "npz"):
+        (np.save if container == "npy" else np.savez)(file, values.numpy())
+    else:
+        torch.save(values, file, _use_new_zipfile_serialization=container == "pt")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("container", ["npy", "npz", "pt", "old"])
+def test_mutated_directions(tmp_path: Path, container: str) -> None:
+    load = on_file(tmp_path / "age.npy", lambda path: load_direction(path, num_ws=14, w_dim=8))
+    survives(load, [saved(container)], few=150)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (saved("npz"), r"a zip archive of arr_0\.npy, none that torch\.save wrote; unpack it first"),
+        (saved("npy").replace(b"<f4", b"|O4"), "array"),
+        (saved("npy")[:90], "array"),
+        (b"<html></html>", "a web page"),
+        (b"", "empty"),
+    ],
+)
+def test_other_files_are_named_with_a_remedy(tmp_path: Path, data: bytes, told: str) -> None:
+    (tmp_path / "age.npy").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"age\.npy cannot be read as tensors: .*{told}.*train_directions\.py"):
+        load_direction(tmp_path / "age.npy", num_ws=14, w_dim=8)

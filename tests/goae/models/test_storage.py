@@ -8,6 +8,7 @@ import pytest
 import torch
 from damage import cuts, unnoticed
 from eg3d.integrity import SUMS, verify
+from mutations import on_file, survives
 from safetensors.torch import save_file
 
 from goae.models.discriminator import LatentDiscriminator, LatentDiscriminatorConfig
@@ -129,3 +130,15 @@ def test_every_shipped_weight_file_has_its_checksum_beside() -> None:
     assert len(files) > 30 and all(verify(path) for path in files)
     listed = [line.split("  ") for sums in SHIPPED.rglob(SUMS) for line in sums.read_text().splitlines()]
     assert len(listed) == len(files)
+
+
+def test_mutated_pairs_without_checksums(tmp_path: Path) -> None:
+    module, path = saved(tmp_path)
+    save_file(module.state_dict(), path)
+    text = path.with_suffix(".json").read_bytes()
+    assert survives(on_file(path.with_suffix(".json"), lambda _: read_model(path)), [text], few=150).accepted
+    path.with_suffix(".json").write_bytes(text)
+    assert survives(on_file(path, read_model), [path.read_bytes()], few=150).accepted
+    path.write_bytes(b"<html>Sign in</html>")
+    with pytest.raises(ValueError, match=r"network\.safetensors .* it is a web page"):
+        read_model(path)
