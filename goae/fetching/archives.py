@@ -6,6 +6,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -14,7 +15,11 @@ from eg3d.limits import read_member as read_zip_member
 
 MAX_MEMBERS = 100_000  # of a tar
 MAX_UNPACKED = 4 << 30  # bytes of a tar that are passed over to find a member
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_UNPACK: dict[bytes, Callable[[BinaryIO], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 _DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
 
 
@@ -52,7 +57,7 @@ def _from_tar(archive: Path, member: str) -> bytes:
     with archive.open("rb") as raw:
         head, size = raw.read(6), archive.stat().st_size
         raw.seek(0)
-        unpack = next((unpack for magic, unpack in _COMPRESSED.items() if head.startswith(magic)), None)
+        unpack = next((unpack for magic, unpack in _UNPACK.items() if head.startswith(magic)), None)
         file = cast(BinaryIO, unpack(raw) if unpack else raw)
         bounded = _Bounded(file, min(MAX_UNPACKED, max(SMALL_MEMBER, MAX_RATIO * size)))
         with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload]

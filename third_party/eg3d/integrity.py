@@ -149,7 +149,7 @@ def load_tensors(
             metadata = {key: value for key, value in (file.metadata() or {}).items() if key != _KEY}
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {look(path) or error}. {remedy}") from error
+        raise ValueError(f"{path} is damaged, or no safetensors file: {look(Path(path)) or error}. {remedy}") from error
 
 
 def _text(path: Path, remedy: str) -> str:
