@@ -1,15 +1,80 @@
-"""How scripts speak of what went wrong: one paragraph with the remedy and exit code 1, no traceback."""
+"""How scripts end: what a user can mend is one paragraph with exit code 1, Ctrl-C one line with exit code 130."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+
+AGAIN = "finished files are kept; the same command starts again."
+INTERRUPTED = 130  # as shells count a process that SIGINT ended
+# signs in the type or the first line of an error that itself says no remedy -> the remedy
+REMEDIES = {
+    ("OutOfMemoryError", "MemoryError", "DefaultCPUAllocator"): (
+        "the memory is not enough: choose smaller batches (batch_size; in training micro_batch and the batch sizes of "
+        "validation and distribution), fewer processes or workers, or device=cpu"
+    ),
+    ("No space left", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed"): (
+        "the file could not be written: free space on the disk, then give the same command again"
+    ),
+    ("BrokenProcessPool",): "a worker was killed, mostly for want of memory: start fewer workers",
+}
+processes: list[subprocess.Popen] = []  # those that this one started as ranks of its own job, and ends with itself
 
 
 @contextmanager
-def one_paragraph() -> Iterator[None]:
-    """Turn the errors that a user can mend into one paragraph on stderr and exit code 1; bugs keep their traceback."""
+def one_paragraph(kept: Callable[[], str] = lambda: AGAIN) -> Iterator[None]:
+    """Turn the errors that a user can mend into one paragraph on stderr and exit code 1; bugs keep their traceback.
+
+    Args:
+        kept: says after Ctrl-C what is kept and how to go on.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        _end_processes()
+        _say(f"stopped: {kept()}")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails once more when it flushes stdout
+        print(f"error: the program that reads this one's output has ended ({error}); {AGAIN}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        _end_processes()
+        remedy = _remedy(error)
+        if not remedy and not isinstance(error, ValueError | OSError):
+            raise
+        print(f"error: {_first_line(error)}; {remedy}" if remedy else f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def stop_in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that Ctrl-C has ended a script that was still being loaded; show all else as Python does."""
+    if issubclass(kind, KeyboardInterrupt):
+        _say("stopped before anything was begun.")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _say(text: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks
+        print(text, file=sys.stderr)
+
+
+def _end_processes() -> None:
+    """Kill the other ranks, which would wait for this one."""
+    for process in processes:
+        process.kill()
+
+
+def _remedy(error: Exception) -> str:
+    text = f"{type(error).__name__} {_first_line(error)}"
+    return next((remedy for signs, remedy in REMEDIES.items() if any(sign in text for sign in signs)), "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+sys.excepthook = stop_in_a_line

@@ -4,21 +4,14 @@ python scripts/eval_celebahq.py run=mini-seed0
 python scripts/eval_celebahq.py world=full run=ffhq-seed0
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from goae.config import ProtocolConfig, register, to_object
-from goae.errors import one_paragraph
+from goae.config import ProtocolConfig, script
 from goae.runs.protocol import run_protocol
 
-register(ProtocolConfig)
 
-
-@hydra.main(version_base=None, config_path="../configs", config_name="eval_celebahq")
-def main(composed: DictConfig) -> None:
-    """Compose, check, measure."""
-    with one_paragraph():
-        print(run_protocol(to_object(composed, ProtocolConfig)))
+@script("eval_celebahq", ProtocolConfig)
+def main(config: ProtocolConfig) -> None:
+    """Measure."""
+    print(run_protocol(config))
 
 
 if __name__ == "__main__":

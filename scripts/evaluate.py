@@ -1,20 +1,13 @@
 """Measure a run on its test images: `python scripts/evaluate.py run=mini-seed0`."""
 
-import hydra
-from omegaconf import DictConfig
-
-from goae.config import EvaluateConfig, register, to_object
-from goae.errors import one_paragraph
+from goae.config import EvaluateConfig, script
 from goae.runs.evaluate import evaluate
 
-register(EvaluateConfig)
 
-
-@hydra.main(version_base=None, config_path="../configs", config_name="evaluate")
-def main(composed: DictConfig) -> None:
-    """Compose, check, evaluate."""
-    with one_paragraph():
-        print(evaluate(to_object(composed, EvaluateConfig)))
+@script("evaluate", EvaluateConfig)
+def main(config: EvaluateConfig) -> None:
+    """Evaluate."""
+    print(evaluate(config))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,13 @@
 """Invert photos: `python scripts/invert.py input=IMAGE_OR_FOLDER camera=LABELS output=FOLDER`."""
 
-import hydra
-from omegaconf import DictConfig
-
-from goae.config import InvertConfig, register, to_object
-from goae.errors import one_paragraph
+from goae.config import InvertConfig, script
 from goae.runs.invert import invert
 
-register(InvertConfig)
 
-
-@hydra.main(version_base=None, config_path="../configs", config_name="invert")
-def main(composed: DictConfig) -> None:
-    """Compose, check, invert."""
-    with one_paragraph():
-        print(invert(to_object(composed, InvertConfig)))
+@script("invert", InvertConfig)
+def main(config: InvertConfig) -> None:
+    """Invert."""
+    print(invert(config))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,13 @@
 """Write a run's picture report: `python scripts/report.py run=mini-seed0`."""
 
-import hydra
-from omegaconf import DictConfig
-
-from goae.config import EvaluateConfig, register, to_object
-from goae.errors import one_paragraph
+from goae.config import EvaluateConfig, script
 from goae.runs.report import report
 
-register(EvaluateConfig)
 
-
-@hydra.main(version_base=None, config_path="../configs", config_name="evaluate")
-def main(composed: DictConfig) -> None:
-    """Compose, check, report."""
-    with one_paragraph():
-        print(report(to_object(composed, EvaluateConfig)))
+@script("evaluate", EvaluateConfig)
+def main(config: EvaluateConfig) -> None:
+    """Report."""
+    print(report(config))
 
 
 if __name__ == "__main__":

@@ -5,22 +5,15 @@ python scripts/tables.py table=2 world=full partial=true
 python scripts/tables.py claims=true
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from goae.config import TablesConfig, register, to_object
-from goae.errors import one_paragraph
+from goae.config import TablesConfig, script
 from goae.runs.tables import make_tables
 
-register(TablesConfig)
 
-
-@hydra.main(version_base=None, config_path="../configs", config_name="tables")
-def main(composed: DictConfig) -> None:
-    """Compose, check, measure, write."""
-    with one_paragraph():
-        for path in make_tables(to_object(composed, TablesConfig)):
-            print(path)
+@script("tables", TablesConfig)
+def main(config: TablesConfig) -> None:
+    """Measure and write."""
+    for path in make_tables(config):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Configuration: a root schema for each script, their registration with Hydra, and a run's stored values."""
 
+import goae.errors  # noqa: F401  # first, so that Ctrl-C is one line while the others load
 from goae.config.composing import (
     PLUGINS,
     claim_run,
@@ -28,6 +29,7 @@ from goae.config.jobs import (
     SweepReportConfig,
 )
 from goae.config.protocols import ProtocolConfig, RivalsConfig, RowsConfig, SetsConfig, SubsetConfig, TablesConfig
+from goae.config.scripts import script
 from goae.config.training import (
     DEVICES,
     METHODS,
@@ -102,6 +104,7 @@ __all__ = [
     "require_plugins",
     "run_file",
     "run_name",
+    "script",
     "store_config",
     "to_object",
     "to_plain",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from goae.config.command_line import escape
 from goae.config.jobs import (
     BenchConfig,
     CheckGPUConfig,
@@ -26,6 +27,7 @@ from goae.config.jobs import (
 )
 from goae.config.protocols import ProtocolConfig, TablesConfig
 from goae.config.training import RANDOM, CameraConfig, PriorConfig, RunConfig, TrainConfig
+from goae.paths import settle
 from goae.training.changes import note_changes
 
 # What may change between two starts of the same run: how long it goes on, what it reports, where it runs, and where
@@ -104,9 +106,10 @@ def register(*schemas: type) -> None:
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:
-    """The dataclasses of a composed configuration, checked."""
+    """Return the dataclasses of a composed configuration, checked, their paths as they lead from here."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema)
+    settle(config)
     return config
 
 
@@ -150,7 +153,7 @@ def store_config(config: RunConfig) -> None:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     path = config.run_dir / "config.yaml"
     partial = path.with_suffix(".partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(config)))), encoding="utf-8")
     partial.replace(path)
 
 
@@ -172,19 +175,29 @@ def load_run(run_dir: Path, schema: type[R]) -> R:
             f"train it first: `python scripts/train.py`, docs/sweeps.md for those of a sweep."
         )
     try:
-        config = copy.deepcopy(_parsed(path.read_text(), schema))  # type: ignore[arg-type]  # a class is hashable
+        config = copy.deepcopy(_parsed(path.read_text("utf-8"), schema))  # type: ignore[arg-type]  # a class is hashable
     except Exception as error:  # OmegaConf raises many kinds, all of them about the file's content
         raise ValueError(f"{path} does not fit this version of the configuration: {error}") from error
     config.run, config.paths.runs = run_dir.name, str(run_dir.parent)
+    settle(config)
     return config
 
 
 @lru_cache(maxsize=64)
 def _parsed(text: str, schema: type[C]) -> C:
     """A configuration from YAML; remembered, since it takes a third of a second, and a table asks dozens of times."""
-    merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text))
-    assert isinstance(merged, DictConfig)
-    return to_object(merged, schema)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text)))
+    assert isinstance(config, schema)
+    return config
+
+
+def _escaped(value: Any) -> Any:
+    """Return plain values with each `${` of their texts written so that reading does not take it for a reference."""
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return escape(value) if isinstance(value, str) else value
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from goae.editing.interfacegan import InterFaceGANConfig
 from goae.evaluation.conditions import ConditionsConfig
 from goae.evaluation.distribution import DistributionConfig
 from goae.evaluation.meters import METERS
+from goae.paths import path
 
 
 @dataclass
@@ -23,7 +24,7 @@ class BaselinesConfig:
     w_plus: OptimizationConfig = field(default_factory=OptimizationConfig)
     pti: PTIConfig = field(default_factory=PTIConfig)
     pose_opt: PoseOptimizationConfig = field(default_factory=PoseOptimizationConfig)
-    regressor: str = ""  # weights of the camera regressor, from which pose_opt starts
+    regressor: str = path()  # weights of the camera regressor, from which pose_opt starts
 
 
 @dataclass
@@ -31,13 +32,13 @@ class EvaluateConfig:
     """scripts/evaluate.py and scripts/report.py: a trained run on its test images."""
 
     run: str = ""  # a trained run below `runs`, or a shipped one
-    runs: str = "runs"
+    runs: str = path("runs")
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
     identity: str = ""  # identity network of the metric; empty: the run's own; none: without
-    identity_path: str = ""
-    shipped: str = ""  # folder of an encoder and a refiner for the same generator, measured beside the run; empty: none
+    identity_path: str = path()
+    shipped: str = path()  # folder of an encoder and a refiner for the same generator, measured beside the run
 
     def __post_init__(self) -> None:
         if not self.run:
@@ -63,13 +64,13 @@ class SweepReportConfig:
     name: str = ""  # of the sweep, sweep=NAME of scripts/train.py
     experiment_name: str = "mini"
     pattern: str = ""  # glob of run folders below `runs`; empty: <experiment_name>-<name>-*
-    runs: str = "runs"
+    runs: str = path("runs")
     num_images: int = 0  # of the test set; 0: all
     batch_size: int = 10
     timing_images: int = 20  # images over which the time of one inversion is the median
     identity: str = ""  # identity network of the metric; empty: the runs' own; none: without
-    identity_path: str = ""
-    output: str = ""  # of the page, the CSV beside it; empty: <runs>/<experiment_name>-<name>.html
+    identity_path: str = path()
+    output: str = path(written=True)  # of the page, the CSV beside it; empty: <runs>/<experiment_name>-<name>.html
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -81,18 +82,18 @@ class SweepReportConfig:
 class InvertConfig:
     """scripts/invert.py: photos to saved inversions."""
 
-    input: str = ""  # an image, or a folder or zip of them, subfolders included
-    camera: Any = ""  # a file of labels (dataset.json), a folder or zip with one, or 25 numbers: a list or a text
-    regressor_path: str = ""  # instead of camera: a regressor of scripts/train_camera.py, which estimates each photo's
-    output: str = "output"
+    input: str = path()  # an image, or a folder or zip of them, subfolders included
+    camera: Any = path()  # a file of labels (dataset.json), a folder or zip with one, or 25 numbers: a list or a text
+    regressor_path: str = path()  # instead of camera: a regressor of scripts/train_camera.py estimates each photo's
+    output: str = path("output", written=True)
     run: str = ""  # a trained run below `runs`, or a shipped one; empty: the three files below
-    runs: str = "runs"
-    generator_path: str = ""  # keys other than the names of folders of configs/, which Hydra takes for groups
-    encoder_path: str = ""
-    refiner_path: str = ""
+    runs: str = path("runs")
+    generator_path: str = path()  # keys other than the names of folders of configs/, which Hydra takes for groups
+    encoder_path: str = path()
+    refiner_path: str = path()
     preset_name: str = ""  # paper | official; empty: what the refiner was trained with
     edits: list[EditConfig] = field(default_factory=list)  # a picture edit-LABEL.png for each
-    glasses: str = ""  # the direction of glasses, of which the official preset takes a share off other edits
+    glasses: str = path()  # the direction of glasses, of which the official preset takes a share off other edits
     device: str = "auto"
     force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
 
@@ -115,18 +116,18 @@ class InvertConfig:
 class PriorMetricsConfig:
     """scripts/prior_metrics.py: images of a generator against those of a data set."""
 
-    weights: str = ""  # of a generator: .safetensors, or .pkl as published
-    images: str = ""  # folder or zip in EG3D's format; its labels are those of the generated images
-    floor_images: str = ""  # real ones whose distance from `images` is the floor; empty: between halves of `images`
-    warm_start: str = ""  # a second generator, as it was at the end of the warm start, measured alike
-    previous: str = ""  # a third, from before
+    weights: str = path()  # of a generator: .safetensors, or .pkl as published
+    images: str = path()  # folder or zip in EG3D's format; its labels are those of the generated images
+    floor_images: str = path()  # real ones whose distance from `images` is the floor; empty: between halves of `images`
+    warm_start: str = path()  # a second generator, as it was at the end of the warm start, measured alike
+    previous: str = path()  # a third, from before
     heads: int = 0  # procedural heads of `images` that are also rendered from their true factors; 0: none
     images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
-    output: str = ""  # empty: beside the weights, <stem>-metrics.json
-    metrics: str = ""  # file of numbers whose section `prior` gets them, for the shipped generator; empty: none
+    output: str = path(written=True)  # empty: beside the weights, <stem>-metrics.json
+    metrics: str = path(written=True)  # file of numbers whose section `prior` gets those of the shipped generator
 
     def __post_init__(self) -> None:
         missing = [name for name in ("weights", "images") if not getattr(self, name)]
@@ -145,18 +146,18 @@ class PriorMetricsConfig:
 class CheckMetersConfig:
     """scripts/check_meters.py: whether the meters of the tables can tell procedural people apart."""
 
-    multiview: str = "data/mini/multiview.zip"  # unseen people with every expression from every view
-    test: str = "data/mini/test.zip"  # unseen people with depth, parts and attributes, for the perception network
+    multiview: str = path("data/mini/multiview.zip")  # unseen people with every expression from every view
+    test: str = path("data/mini/test.zip")  # unseen people with depth, parts and attributes, for the perception network
     meters: list[str] = field(default_factory=lambda: list(METERS))  # names in goae/evaluation/meters.py
-    lpips_path: str = ""  # empty paths: the cache that fetch_weights.py fills, the mini network the shipped file
-    face_resnet_path: str = ""
-    vgg_path: str = ""
-    perception_path: str = ""
+    lpips_path: str = path()  # empty paths: the cache that fetch_weights.py fills, the mini network the shipped file
+    face_resnet_path: str = path()
+    vgg_path: str = path()
+    perception_path: str = path()
     batch_size: int = 50
     resamples: int = 1000  # of people and images, for the intervals
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
-    metrics: str = "goae/assets/mini/metrics.json"  # sections `meters` and `perception`; another file for a trial
+    metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its sections `meters` and `perception`
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.meters if name not in METERS]
@@ -171,18 +172,18 @@ class CheckMetersConfig:
 class InvertHeadsConfig:
     """scripts/invert_heads.py: inversion of procedural heads by optimisation, and what it has to beat."""
 
-    generator_path: str = "goae/assets/mini/generator.safetensors"
-    train: str = "data/mini/train.zip"  # of the mean image and of the nearest
-    test: str = "data/mini/test.zip"
+    generator_path: str = path("goae/assets/mini/generator.safetensors")
+    train: str = path("data/mini/train.zip")  # of the mean image and of the nearest
+    test: str = path("data/mini/test.zip")
     num_images: int = 200  # of the test images, from the first; 0: all
     spaces: list[str] = field(default_factory=lambda: list(SPACES))  # w | w_plus
     batch_size: int = 20  # images whose codes are found together, and lost together if the run is stopped
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
-    lpips_path: str = ""  # empty: the cache
+    lpips_path: str = path()  # empty: the cache
     num_shown: int = 8  # rows of the picture, from the first batch
     device: str = "auto"  # auto | cpu | cuda
-    output: str = "runs/invert_heads"
-    metrics: str = "goae/assets/mini/metrics.json"  # its section `prior`; empty: only the summary, for a trial
+    output: str = path("runs/invert_heads", written=True)
+    metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its section `prior`; empty: for a trial
 
     def __post_init__(self) -> None:
         if not self.spaces or set(self.spaces) - set(SPACES):
@@ -197,31 +198,31 @@ class FiguresConfig:
     """scripts/figures.py: a figure of the paper, measured and drawn."""
 
     figure: int = 0  # its number in the paper; 0: list them
-    generator_path: str = "goae/assets/mini/generator.safetensors"
+    generator_path: str = path("goae/assets/mini/generator.safetensors")
     networks: PerceptionConfig = field(default_factory=PerceptionConfig)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)  # Fig. 3
     shown: int = 0  # which of the z is drawn
     cats: bool = False  # whether the subjects are cats, of which Fig. 16 and 19 are
-    images: str = "data/mini/test.zip"  # folder or zip in EG3D's format, of the figures with inversions
+    images: str = path("data/mini/test.zip")  # folder or zip in EG3D's format, of the figures with inversions
     subjects: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # which of them
     yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees; Fig. 14 to 16
     novel_yaws: list[float] = field(default_factory=lambda: [-30.0, 30.0])  # degrees; Fig. 1, 6, 10, 12, 13, 17 to 19
-    runs: str = "runs"  # where the runs lie that the following name
+    runs: str = path("runs")  # where the runs lie that the following name
     ours: str = "mini-seed0"
     encoders: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 7
     num_fronts: int = (
         100  # Fig. 7: test images whose background's depth is measured, by conditions.erode and .batch_size
     )
     refiners: dict[str, str] = field(default_factory=dict)  # label -> run; Fig. 8
-    multiview: str = ""  # Fig. 9: images with true depth and part labels, five views each; empty: nothing is measured
+    multiview: str = path()  # Fig. 9: images with true depth and part labels, five views each; empty: not measured
     num_sides: int = 43  # Fig. 9: inputs from the side that are measured
     compared: dict[str, str] = field(default_factory=dict)  # label -> run, pti or pose_opt; Fig. 6, 12, 13
     edits: list[EditConfig] = field(default_factory=list)  # Fig. 1, 10, 17, 18
-    glasses: str = ""  # as for scripts/invert.py
+    glasses: str = path()  # as for scripts/invert.py
     optimisers: BaselinesConfig = field(default_factory=BaselinesConfig)  # of pti and pose_opt
     device: str = "auto"  # auto | cpu | cuda
-    output: str = "runs/figures"
-    metrics: str = "goae/assets/mini/metrics.json"  # empty: only the picture, for a trial
+    output: str = path("runs/figures", written=True)
+    metrics: str = path("goae/assets/mini/metrics.json", written=True)  # empty: only the picture, for a trial
 
     def __post_init__(self) -> None:
         if not 0 <= self.shown < self.conditions.num_z:
@@ -233,16 +234,16 @@ class FiguresConfig:
 class DirectionsConfig:
     """scripts/train_directions.py: edit directions of a generator."""
 
-    generator_path: str = "goae/assets/mini/generator.safetensors"
+    generator_path: str = path("goae/assets/mini/generator.safetensors")
     attributes: list[str] = field(default_factory=lambda: ["glasses", "smile", "age"])
     sampling: InterFaceGANConfig = field(default_factory=InterFaceGANConfig)
     orthogonal: dict[str, list[str]] = field(default_factory=dict)  # attribute -> those that its direction leaves alone
-    network_path: str = ""  # of the mini perception network, which scores; empty: the shipped one
-    export: str = ""  # write pictures and codes of the heads to this folder, to be scored elsewhere, and nothing else
-    codes: str = ""  # such a folder, with
-    scores: str = ""  # a CSV: name (of the picture) and a column for each attribute, more is higher
+    network_path: str = path()  # of the mini perception network, which scores; empty: the shipped one
+    export: str = path(written=True)  # folder of pictures and codes of heads, to be scored elsewhere; then it ends
+    codes: str = path()  # such a folder, with
+    scores: str = path()  # a CSV: name (of the picture) and a column for each attribute, more is higher
     num_measured: int = 100  # fresh heads on which the effect is measured
-    output: str = "runs/directions"
+    output: str = path("runs/directions", written=True)
     device: str = "auto"  # auto | cpu | cuda
 
     def __post_init__(self) -> None:
@@ -258,17 +259,17 @@ class EditsConfig:
     """scripts/eval_edits.py: edits of inverted heads, from several views."""
 
     run: str = "mini_long-seed0"  # of both stages
-    runs: str = "runs"
-    images: str = "data/mini/test.zip"  # folder or zip in EG3D's format
+    runs: str = path("runs")
+    images: str = path("data/mini/test.zip")  # folder or zip in EG3D's format
     num_images: int = 0  # from the first; 0: all
     batch_size: int = 10
     yaws: list[float] = field(default_factory=lambda: [-40.0, -20.0, 0.0, 20.0, 40.0])  # degrees, level cameras
     edits: list[EditConfig] = field(default_factory=list)  # each direction's file is named after its attribute
-    glasses: str = ""  # as for scripts/invert.py
-    network_path: str = ""  # of the mini perception network, which scores; empty: the shipped one
+    glasses: str = path()  # as for scripts/invert.py
+    network_path: str = path()  # of the mini perception network, which scores; empty: the shipped one
     resamples: int = 1000  # of the intervals
     device: str = "auto"  # auto | cpu | cuda
-    output: str = "docs/results/mini/edits.json"
+    output: str = path("docs/results/mini/edits.json", written=True)
 
     def __post_init__(self) -> None:
         labels = [edit.label for edit in self.edits]
@@ -307,7 +308,7 @@ class BenchConfig:
     parts: list[str] = field(default_factory=list)  # names in goae/benchmark/parts.py; empty: all
     repeats: int = 5  # timed runs of each side, in turns
     batch_size: int = 1  # of the parts that are no mini training steps
-    output: str = ""  # JSON, the chart beside it; empty: docs/results/bench/, for a choice of parts runs/bench/
+    output: str = path(written=True)  # JSON, the chart beside it; empty: docs/results/bench/; of some parts runs/bench/
     update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int = 0  # 0: PyTorch's default

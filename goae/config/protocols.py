@@ -9,14 +9,15 @@ from goae.config.training import check_device, find_run
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.protocols import PROTOCOLS, RECORDED_METHODS
+from goae.paths import path
 
 
 @dataclass
 class SetsConfig:
     """A path for each protocol."""
 
-    input_view: str = ""
-    novel_view: str = ""
+    input_view: str = path()
+    novel_view: str = path()
 
     def of(self, protocol: str) -> str:
         """The path of a protocol."""
@@ -27,10 +28,10 @@ class SetsConfig:
 class RivalsConfig:
     """The rivals' weights: for each the folder of a run, or the encoder.safetensors of one."""
 
-    psp: str = ""
-    e4e: str = ""
-    ide3d: str = ""
-    parts_path: str = ""  # weights of the network of part labels that ide3d was trained with; empty: shipped or cached
+    psp: str = path()
+    e4e: str = path()
+    ide3d: str = path()
+    parts_path: str = path()  # weights of the part labels that ide3d was trained with; empty: shipped or cached
 
 
 @dataclass
@@ -64,10 +65,10 @@ class ProtocolConfig:
     num_inputs: int = 0  # inversions, the first of the set; 0: all
     methods: list[str] = field(default_factory=lambda: ["w_avg", "w_plus", "full"])  # names in goae/build/methods.py
     run: str = ""  # a trained run below `runs`, or a shipped one; the three files below go before it
-    runs: str = "runs"
-    generator_path: str = ""
-    encoder_path: str = ""
-    refiner_path: str = ""
+    runs: str = path("runs")
+    generator_path: str = path()
+    encoder_path: str = path()
+    refiner_path: str = path()
     preset_name: str = ""  # paper | official; empty: what the refiner was trained with
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     batch_size: int = 4
@@ -80,8 +81,8 @@ class ProtocolConfig:
     device: str = "auto"  # auto | cpu | cuda
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
     force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
-    output: str = ""  # empty: <runs>/<run>/<protocol>
-    records: str = ""  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
+    output: str = path(written=True)  # empty: <runs>/<run>/<protocol>
+    records: str = path(written=True)  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -145,7 +146,7 @@ class TablesConfig(ProtocolConfig):
     claims: bool = False  # write the page of claims from the tables that are there
     partial: bool = False  # write a table that lacks rows, and say so in it
     rows: RowsConfig = field(default_factory=RowsConfig)
-    records: str = "goae/assets/mini/metrics.json"  # world mini: what check_meters.py found of the meters
+    records: str = path("goae/assets/mini/metrics.json")  # world mini: what check_meters.py found of the meters
 
     def __post_init__(self) -> None:
         super().__post_init__()

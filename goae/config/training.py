@@ -13,6 +13,7 @@ from goae.models.discriminator import LatentDiscriminatorConfig
 from goae.models.encoder import EncoderConfig
 from goae.models.goae import GOAEConfig
 from goae.models.pyramid_encoder import RivalConfig
+from goae.paths import path, shipped
 from goae.training.adversarial import AdversarialConfig
 from goae.training.camera_stage import CameraStageConfig
 from goae.training.encoder_stage import EncoderStageConfig
@@ -34,11 +35,11 @@ SHIPPED_RUNS = "goae/assets/mini/runs"  # of scripts/ship_run.py
 class PathsConfig:
     """Where files lie; relative paths start from the current folder."""
 
-    runs: str = "runs"
-    generator: str = ""  # .pkl as published, or .safetensors; random: new weights of these sizes, for tests and timing
-    encoder: str = ""  # stage 1's weights, of another run; empty: this run's own
-    backbone: str = ""  # start of stage 1: published (Swin: ImageNet; rivals: IR-SE50), FILE, random; empty: none fit
-    canonical_stats: str = ""  # made by scripts/canonical_stats.py; empty: beside the generator
+    runs: str = path("runs")
+    generator: str = path()  # .pkl as published, or .safetensors; random: new weights of these sizes, for a trial
+    encoder: str = path()  # stage 1's weights, of another run; empty: this run's own
+    backbone: str = path()  # of stage 1: published (Swin: ImageNet; rivals: IR-SE50), FILE, random; empty: none fit
+    canonical_stats: str = path()  # made by scripts/canonical_stats.py; empty: beside the generator
 
 
 @dataclass
@@ -46,11 +47,11 @@ class PerceptionConfig:
     """The frozen networks behind losses and metrics; an empty path means the cache that fetch_weights.py fills."""
 
     lpips: str = "alex"  # alex | vgg | none
-    lpips_path: str = ""
+    lpips_path: str = path()
     identity: str = "arcface"  # arcface | face_resnet | facenet | mini | none; of the loss
-    identity_path: str = ""
+    identity_path: str = path()
     background: str = "parser"  # parser | segmenter | mini | depth; which pixels of a front view are background
-    background_path: str = ""
+    background_path: str = path()
     background_depth: float = 3.0  # rule `depth`: background lies beyond this distance along the ray; for tests, since
     # what lies before it is never pulled back
     background_subject: str = "cat"  # of `segmenter`, what is not background: cat | animal, any animal it knows
@@ -230,15 +231,15 @@ def find_run(runs: str, name: str) -> Path:
 
     A folder without a configuration is none: results of a shipped run may lie below `runs`.
     """
-    own, shipped = Path(runs) / name, Path(SHIPPED_RUNS) / name
-    return shipped if shipped.is_dir() and not (own / "config.yaml").is_file() else own
+    own, beside = Path(runs) / name, Path(shipped(f"{SHIPPED_RUNS}/{name}"))
+    return beside if beside.is_dir() and not (own / "config.yaml").is_file() else own
 
 
 def run_file(path: str) -> Path:
     """A file of a run by its path, or of the shipped run of that name where it is not there."""
     own = Path(path)
-    shipped = Path(SHIPPED_RUNS) / own.parent.name / own.name
-    return shipped if shipped.is_file() and not own.is_file() else own
+    beside = Path(shipped(f"{SHIPPED_RUNS}/{own.parent.name}/{own.name}"))
+    return beside if beside.is_file() and not own.is_file() else own
 
 
 def run_name(config: RunConfig) -> str:

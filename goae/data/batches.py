@@ -11,15 +11,16 @@ from torch import Tensor
 from goae.data.cameras import mirror_sample
 from goae.data.datasets import PosedImages
 from goae.data.loader import Order, Visit, collate
+from goae.paths import path
 
 
 @dataclass
 class DataConfig:
     """The images to train on and to check with; folders or zips in EG3D's format."""
 
-    train: str = ""
-    validation: str = ""
-    test: str = ""
+    train: str = path()
+    validation: str = path()
+    test: str = path()
     resolution: int = 512
     loss_resolution: int = 256  # images are averaged down to this size before the losses and metrics
     mirror: bool = True  # half of the images, drawn anew at each visit, are mirrored together with their label

@@ -9,6 +9,7 @@ from eg3d.integrity import append_checksum
 from torch import Tensor
 
 from goae.models.goae import GOAE
+from goae.paths import path
 
 
 @dataclass
@@ -16,7 +17,7 @@ class EditConfig:
     """An edit with a name: a step of `alpha` along a direction."""
 
     label: str = ""
-    direction: str = ""  # a file that `load_direction` reads
+    direction: str = path()  # a file that `load_direction` reads
     alpha: float = 1.0
 
     def __post_init__(self) -> None:

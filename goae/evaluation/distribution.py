@@ -13,6 +13,7 @@ from torch import Tensor
 
 from goae.data.cameras import sample_labels
 from goae.data.datasets import PosedImages
+from goae.paths import path
 
 Features = Callable[[Tensor], Tensor]
 BLOCK = 2048  # rows of a kernel matrix at once
@@ -23,7 +24,7 @@ class DistributionConfig:
     """How generated images are compared with real ones."""
 
     features: str = "inception"  # inception | mini | vgg: the network whose features are compared
-    features_path: str = ""  # empty: the shipped or cached file
+    features_path: str = path()  # empty: the shipped or cached file
     num_samples: int = 50_000  # generated images
     batch_size: int = 8
 

@@ -12,6 +12,7 @@ from goae.evaluation.geometry import SIGNS, Reference, along_axis, depth_errors,
 from goae.evaluation.image_metrics import Distance, Embed, identity_similarity, image_metrics
 from goae.evaluation.runner import View
 from goae.losses.reconstruction import pooled
+from goae.paths import path
 
 
 @dataclass
@@ -19,20 +20,20 @@ class MetricsConfig:
     """The networks behind the numbers; an empty path means the shipped or cached file."""
 
     lpips: str = "alex"  # alex | vgg
-    lpips_path: str = ""
+    lpips_path: str = path()
     identity: str = "arcface"  # arcface | face_resnet | facenet | mini: the one that the training loss uses; or none
-    identity_path: str = ""
+    identity_path: str = path()
     identity_independent: str = "facenet"  # the same choices, or none: one that no loss uses
-    identity_independent_path: str = ""
+    identity_independent_path: str = path()
     geometry: str = "folder"  # true (mini world) | folder | mini (network) | none: where the pseudo-depth comes from
-    geometry_path: str = ""  # geometry=mini: the network's weights
+    geometry_path: str = path()  # geometry=mini: the network's weights
     geometry_sign: str = "distance"  # geometry=folder: maps hold distance along the ray, z along the axis or height, -z
     true_depth: bool = False  # whether the data set has true depth to measure the error along the ray against
     grid: int = 128  # pixels along each axis at which depths are compared
     features: str = "inception"  # inception | mini | vgg: what FID and KID are measured on
-    features_path: str = ""
+    features_path: str = path()
     features_beside: str = "none"  # the same choices, or none: a second network, whose distances stand beside
-    features_beside_path: str = ""
+    features_beside_path: str = path()
 
     def __post_init__(self) -> None:
         if self.geometry_sign not in SIGNS:
