@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from multiprocessing import parent_process
 from types import TracebackType
 
 AGAIN = "finished files are kept; the same command starts again."
@@ -15,12 +17,12 @@ REMEDIES = {
         "the memory is not enough: choose smaller batches (batch_size; in training micro_batch and the batch sizes of "
         "validation and distribution), fewer processes or workers, or device=cpu"
     ),
-    ("No space left", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed"): (
+    ("No space left", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed", "unexpected pos"): (
         "the file could not be written: free space on the disk, then give the same command again"
     ),
     ("BrokenProcessPool",): "a worker was killed, mostly for want of memory: start fewer workers",
 }
-processes: list[subprocess.Popen] = []  # those that this one started as ranks of its own job, and ends with itself
+_processes: list[list[subprocess.Popen]] = []
 
 
 @contextmanager
@@ -32,6 +34,7 @@ def one_paragraph(kept: Callable[[], str] = lambda: AGAIN) -> Iterator[None]:
     """
     try:
         yield
+        sys.stdout.flush()  # here, and not when the interpreter ends, what cannot be written is still told
     except KeyboardInterrupt:
         _end_processes()
         _say(f"stopped: {kept()}")
@@ -49,6 +52,11 @@ def one_paragraph(kept: Callable[[], str] = lambda: AGAIN) -> Iterator[None]:
         sys.exit(1)
 
 
+def ends_with_this_process(processes: list[subprocess.Popen]) -> None:
+    """Let further ranks, also those that the list will get, end when this one fails or is stopped."""
+    _processes.append(processes)
+
+
 def stop_in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say in one line that Ctrl-C has ended a script that was still being loaded; show all else as Python does."""
     if issubclass(kind, KeyboardInterrupt):
@@ -58,13 +66,13 @@ def stop_in_a_line(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 def _say(text: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks
+    if os.environ.get("LOCAL_RANK", "0") == "0" and parent_process() is None:  # of several processes, one speaks
         print(text, file=sys.stderr)
 
 
 def _end_processes() -> None:
     """Kill the other ranks, which would wait for this one."""
-    for process in processes:
+    for process in chain(*_processes):
         process.kill()
 
 

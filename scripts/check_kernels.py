@@ -5,6 +5,8 @@
 Exit code 1, after the compiler's message, if a source does not compile.
 """
 
+from goae.errors import one_paragraph
+
 import sys
 import tempfile
 import time
@@ -33,4 +35,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_paragraph():
+        sys.exit(main())

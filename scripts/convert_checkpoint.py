@@ -3,8 +3,9 @@
 python scripts/convert_checkpoint.py INPUT.pkl OUTPUT.safetensors
 """
 
+from goae.errors import one_paragraph
+
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -40,7 +41,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_paragraph():
         main(parse())
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")

@@ -8,10 +8,11 @@ Files are checked against their SHA-256 and come with a note on their source and
 resumed by the same command; what is already there is checked and left alone.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 import sys
 
-from goae.errors import one_paragraph
 from goae.fetching.catalogue import ASSETS
 from goae.fetching.fetch import entry, fetch, remedy, status
 from goae.weights import cache

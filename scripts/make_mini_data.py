@@ -5,6 +5,8 @@
 A complete split of the same settings is kept; an interrupted one is made again.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 import json
 from functools import partial
@@ -22,7 +24,6 @@ from rich.progress import (
 )
 
 from goae.data.mini import SPLITS, VIEWS, SplitConfig, read_manifest, write_split
-from goae.errors import one_paragraph
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ CROPS is a folder or zip of 512² cats with the dataset.json of EG3D's cameras. 
 their names (--copies), follow their image into train and are left out of val and test.
 """
 
-from goae.data.subsets import Download, afhq_entries
 from goae.errors import one_paragraph
+
+from goae.data.subsets import Download, afhq_entries
 from goae.runs.prepare import prepare_splits, search, split_parser
 
 

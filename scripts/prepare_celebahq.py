@@ -9,11 +9,12 @@ by --list, one image name a line. With CelebA's --identities, intervals are over
 copies (X_mirror.png, or by --copies) are never drawn.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 from pathlib import Path
 
 from goae.data.subsets import Download, celebahq_entries, celebahq_test
-from goae.errors import one_paragraph
 from goae.runs.prepare import argument_parser, drop_copies, prepare
 
 

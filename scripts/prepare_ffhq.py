@@ -7,8 +7,9 @@ cameras. Mirrored copies and replicas, whatever their names (--copies), follow t
 of val.
 """
 
-from goae.data.subsets import Download, ffhq_entries
 from goae.errors import one_paragraph
+
+from goae.data.subsets import Download, ffhq_entries
 from goae.runs.prepare import prepare_splits, search, split_parser
 
 

@@ -8,11 +8,12 @@ default PERSON/VIEW/FRAME.png, where FRAME (which may have slashes) is equal in 
 (X_mirror.png, or by --copies) are never drawn.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 from pathlib import Path
 
 from goae.data.subsets import Download, mead_entries
-from goae.errors import one_paragraph
 from goae.runs.prepare import argument_parser, drop_copies, prepare
 
 VIEWS = ("left_60", "left_30", "front", "right_30", "right_60")

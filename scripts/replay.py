@@ -6,18 +6,19 @@ Training leaves that folder: the images, the seed and the numbers of the step, a
 since then are trained again, so it takes as long as they did. Exit code 0: the step fails again; 1: it does not.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 import sys
 from pathlib import Path
 
-from goae.errors import one_paragraph
 from goae.runs.replay import replay
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("failure", type=Path, help="a folder below RUN/failures")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="", help="instead of the run's")
+    parser.add_argument("--device", default="", help="auto, cpu, cuda or cuda:N, instead of the run's")
     return parser.parse_args()
 
 

@@ -5,8 +5,9 @@ python scripts/ship_run.py runs/NAME goae/assets/mini/runs/NAME
 It is a run folder like the first: scripts that take `run=NAME` find it there, where `runs` has none of that name.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
-import sys
 from pathlib import Path
 
 from goae.runs.ship_run import ship_run
@@ -22,8 +23,6 @@ def parse() -> argparse.Namespace:
 
 if __name__ == "__main__":
     args = parse()
-    try:
+    with one_paragraph():
         for path in ship_run(args.run, args.output, force=args.force):
             print(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")

@@ -5,13 +5,14 @@
 The same command resumes an interrupted run; pictures and state are kept in --work.
 """
 
+from goae.errors import one_paragraph
+
 import argparse
 import logging
 import time
 from pathlib import Path
 
 from goae.data.heads import ATTRIBUTES
-from goae.errors import one_paragraph
 from goae.extractors.mini import as_stored, export
 from goae.training.perception import PerceptionConfig, held_out, load_people, measure, train
 

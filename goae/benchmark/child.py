@@ -1,6 +1,7 @@
 """One measurement in a process of its own, so that parts share neither memory nor what the last one left behind."""
 
 import multiprocessing
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Setting:
     def apply(self) -> None:
         """Threads and seed of this process, and no TF32."""
         forbid_tf32()
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         torch.manual_seed(SEED)
@@ -106,6 +109,7 @@ def _receive(receiver: Connection, report: Callable[[], None], seconds: float | 
 
 
 def _serve(sender: Connection, job: Callable[..., Any], setting: Setting, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends this process
     setting.apply()
     try:
         sender.send(("value", job(setting, lambda: sender.send(("call", None)), *arguments)))

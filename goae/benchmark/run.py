@@ -15,6 +15,7 @@ from goae.benchmark.parts import Worlds, choose, part_of
 from goae.benchmark.record import updated
 from goae.benchmark.report import FILE_WIDTH, Values, draw_chart, part_values, table, write_json
 from goae.config import BenchConfig
+from goae.runs.setup import device_of
 
 RECORD, SCRATCH = Path("docs/results/bench"), Path("runs/bench")
 SPEED_PERIOD = 3600.0  # seconds over which the time left is estimated
@@ -83,13 +84,6 @@ def _advance(progress: Progress, task: int, share: float) -> Callable[[], None]:
 
 def _line(name: str, part: Values) -> str:
     return f"{name}: reference {part['ref_s']:.3g} s, ours {part['ours_s']:.3g} s, ratio {part['ratio']:.2f}"
-
-
-def device_of(config: BenchConfig) -> torch.device:
-    """The device that `auto` stands for, or the one named."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
 
 
 def output_path(config: BenchConfig, device: torch.device) -> Path:

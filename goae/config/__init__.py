@@ -1,6 +1,7 @@
 """Configuration: a root schema for each script, their registration with Hydra, and a run's stored values."""
 
 import goae.errors  # noqa: F401  # first, so that Ctrl-C is one line while the others load
+
 from goae.config.composing import (
     PLUGINS,
     claim_run,

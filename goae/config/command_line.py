@@ -25,7 +25,7 @@ from goae.paths import is_path
 ARGUMENT = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 REFERENCE = re.compile(r"(\\*)\$\{([\w.]*)(:?)")
 # lines of Hydra's and OmegaConf's messages that help no user
-NOISE = ("full_key:", "object_type=", "reference_type=", "sub_config", "See https://")
+NOISE = ("object_type=", "reference_type=", "See https://", "Config search path", "provider=")
 
 
 def as_given(arguments: Sequence[str], schema: type) -> list[str]:
@@ -49,14 +49,16 @@ def explain(error: Exception, schema: type) -> str:
     """Return what Hydra or OmegaConf found wrong, as one paragraph with a remedy."""
     lines = f"{error}\n{error.__cause__ or ''}".replace("\\'", "'").splitlines()
     told = " ".join(line.strip() for line in lines if line.strip() and not line.strip().startswith(NOISE))
-    if argument := getattr(error, "override", None):
+    told = re.sub(r"full_key: (\S+)", r"(key \1)", told)
+    argument = getattr(error, "override", None)
+    if argument is not None:
         if "=" not in argument:
             return f"{argument!r} is no KEY=VALUE; for example input=photo.png"
         return f"{argument!r} cannot be read ({told}); put the value into quotes of its own: KEY=\"'VALUE'\""
     if missing := re.search(r"Could not override '([^']+)'.*not in", told):
         near = difflib.get_close_matches(missing[1], list(_keys(schema)), 1)
         return f"there is no key {missing[1]}; {f'did you mean {near[0]}? ' if near else ''}--cfg job prints all keys"
-    return told
+    return re.sub(r"^Error merging override (.*?) (Value|field)", r"\1 does not fit: \2", told)
 
 
 def _quoted_argument(argument: str, schema: type) -> str:

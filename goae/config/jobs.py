@@ -110,6 +110,7 @@ class InvertConfig:
             raise ValueError(
                 "give either run=NAME of a trained run, or all of generator_path=, encoder_path= and refiner_path="
             )
+        check_device(self.device)
 
 
 @dataclass
@@ -125,7 +126,7 @@ class PriorMetricsConfig:
     images_seen: int = 0  # by the generator while training; 0: as the run folder tells that holds the weights
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     output: str = path(written=True)  # empty: beside the weights, <stem>-metrics.json
     metrics: str = path(written=True)  # file of numbers whose section `prior` gets those of the shipped generator
 
@@ -156,7 +157,7 @@ class CheckMetersConfig:
     batch_size: int = 50
     resamples: int = 1000  # of people and images, for the intervals
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its sections `meters` and `perception`
 
     def __post_init__(self) -> None:
@@ -181,7 +182,7 @@ class InvertHeadsConfig:
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     lpips_path: str = path()  # empty: the cache
     num_shown: int = 8  # rows of the picture, from the first batch
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     output: str = path("runs/invert_heads", written=True)
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its section `prior`; empty: for a trial
 
@@ -220,7 +221,7 @@ class FiguresConfig:
     edits: list[EditConfig] = field(default_factory=list)  # Fig. 1, 10, 17, 18
     glasses: str = path()  # as for scripts/invert.py
     optimisers: BaselinesConfig = field(default_factory=BaselinesConfig)  # of pti and pose_opt
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     output: str = path("runs/figures", written=True)
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # empty: only the picture, for a trial
 
@@ -244,7 +245,7 @@ class DirectionsConfig:
     scores: str = path()  # a CSV: name (of the picture) and a column for each attribute, more is higher
     num_measured: int = 100  # fresh heads on which the effect is measured
     output: str = path("runs/directions", written=True)
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
 
     def __post_init__(self) -> None:
         if bool(self.codes) != bool(self.scores) or (self.codes and self.export):
@@ -268,7 +269,7 @@ class EditsConfig:
     glasses: str = path()  # as for scripts/invert.py
     network_path: str = path()  # of the mini perception network, which scores; empty: the shipped one
     resamples: int = 1000  # of the intervals
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     output: str = path("docs/results/mini/edits.json", written=True)
 
     def __post_init__(self) -> None:
@@ -310,7 +311,7 @@ class BenchConfig:
     batch_size: int = 1  # of the parts that are no mini training steps
     output: str = path(written=True)  # JSON, the chart beside it; empty: docs/results/bench/; of some parts runs/bench/
     update: bool = False  # replace the measured parts in the record of all, docs/results/bench/, and keep the others
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     num_threads: int = 0  # 0: PyTorch's default
     # What is measured: overrides of configs/train.yaml and configs/train_prior.yaml
     full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "preset=official", "paths.generator=random"])

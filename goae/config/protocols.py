@@ -78,7 +78,7 @@ class ProtocolConfig:
     resamples: int = 1000  # of persons, for the intervals
     timing_images: int = 20  # input_view: images over which the time of one inversion is the median; 0: no timing
     warm_up: int = 3  # uncounted inversions before
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
     force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
     output: str = path(written=True)  # empty: <runs>/<run>/<protocol>

@@ -1,5 +1,7 @@
 """Scripts that Hydra configures: a command line in, a checked configuration to the job, errors in one paragraph."""
 
+from goae.errors import AGAIN, one_paragraph
+
 import functools
 import os
 import sys
@@ -15,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from goae.config.command_line import as_given, explain
 from goae.config.composing import register, require_plugins, to_object
 from goae.config.training import InRunFolder
-from goae.errors import AGAIN, one_paragraph
 from goae.training import checkpoint
 
 C = TypeVar("C")

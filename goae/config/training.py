@@ -1,5 +1,6 @@
 """Schemas of the scripts that train: a run of GOAE or a rival, of a generator, of a camera regressor."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,7 @@ class TrainConfig(InRunFolder):
     stage: str = "all"  # all | encoder | refiner
     plan: bool = False  # print what the run will need and whether it is there, and start nothing
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:N, of several GPUs one
     num_devices: int = 1  # processes on this machine; torchrun has to start as many
     precision: str = "32-true"  # 32-true | bf16-mixed
     force_fp32: bool = False  # also where the generator has half precision on CUDA: its super-resolution
@@ -257,5 +258,5 @@ def run_name(config: RunConfig) -> str:
 
 def check_device(device: str) -> None:
     """Raises: ValueError if there is no device of this name."""
-    if device not in DEVICES:
-        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
+    if device not in DEVICES and not re.fullmatch(r"cuda:\d+", device):
+        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}, or cuda:N for the GPU number N")

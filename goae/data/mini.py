@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -189,7 +190,12 @@ def _rendered(config: SplitConfig, workers: int) -> Iterator[list[tuple[bytes, b
         yield from map(_encode_chunk, tasks)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(_encode_chunk, tasks)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it: one process answers
+        try:
+            chunks = pool.map(_encode_chunk, tasks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from chunks
 
 
 def _one_thread() -> None:

@@ -88,13 +88,30 @@ def compare_sets(real: Tensor, shown: Tensor) -> dict[str, float | int | str]:
         "num_shown": len(shown),
         "num_features": real.shape[1],
     }
-    fewest = min(len(real), len(shown))
-    if fewest <= real.shape[1]:
-        counts["note"] = (
-            f"{fewest} images span at most {fewest - 1} of {real.shape[1]} feature directions, so that a covariance "
-            "lacks full rank: FID depends on the number of images, and compares with sets of the same size only"
+    return counts | note_of_few(min(len(real), len(shown)), real.shape[1])
+
+
+def note_of_few(fewest: int, num_features: int) -> dict[str, str]:
+    """Return a `note` if the smallest set of images is too small for a covariance of full rank."""
+    if fewest > num_features:
+        return {}
+    told = (
+        f"{fewest} images span at most {fewest - 1} of {num_features} feature directions, so that a covariance "
+        "lacks full rank: FID depends on the number of images, and compares with sets of the same size only"
+    )
+    return {"note": told}
+
+
+def check_number(images: PosedImages, *, least: int) -> None:
+    """Check that a data set has enough images for distances: two a set, four where its halves are compared.
+
+    Raises: ValueError.
+    """
+    if len(images) < least:
+        raise ValueError(
+            f"{images.source.path} has {len(images)} images; distances need at least {least}, and some thousands to "
+            f"mean something: give a larger data set"
         )
-    return counts
 
 
 def floor(real: Tensor) -> dict[str, float]:

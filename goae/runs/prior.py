@@ -16,6 +16,7 @@ from goae.data.copies import warn_of_mirrored_copies
 from goae.data.datasets import PosedImages
 from goae.evaluation.distribution import (
     DistributionConfig,
+    check_number,
     distances,
     floor,
     generated_features,
@@ -30,7 +31,7 @@ from goae.training.loop import Evaluate, FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
 from goae.training.prior import SupervisedLosses, WarmStartStage, codes, depth_error
-from goae.training.tracking import Tracker
+from goae.training.tracking import Tracker, check_login
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -47,6 +48,7 @@ def train_prior(config: PriorConfig, failure: Failure | None = None) -> Path:
     """
     fabric = launch(config, deterministic=config.deterministic)
     if fabric.is_global_zero and failure is None:
+        check_login(config.logging)
         claim_run(config)
     fabric.barrier()
     fits = {"warm_start": config.warm_start.fit, "adversarial": config.adversarial.fit}
@@ -176,6 +178,7 @@ def validate(
 
 def compare(config: DistributionConfig, held_out: PosedImages, seed: int, fabric: "Fabric") -> Evaluate:
     """A function of a generator: the distances of its images from the held-out ones, and those between real halves."""
+    check_number(held_out, least=4)
     features = build.build_features(config, fabric.device)
     real = real_features(held_out, features, batch_size=config.batch_size, device=fabric.device)
     reached = floor(real)

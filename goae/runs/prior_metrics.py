@@ -12,7 +12,15 @@ from torch import Tensor
 from goae import build
 from goae.config import PRIOR_STAGES, PriorConfig, PriorMetricsConfig, load_run
 from goae.data.datasets import PosedImages
-from goae.evaluation.distribution import Features, distances, generated_features, halves, real_features
+from goae.evaluation.distribution import (
+    Features,
+    check_number,
+    distances,
+    generated_features,
+    halves,
+    note_of_few,
+    real_features,
+)
 from goae.evaluation.records import update_section
 from goae.evaluation.results import file_hash
 from goae.evaluation.runner import write_json
@@ -29,20 +37,24 @@ def prior_metrics(config: PriorMetricsConfig) -> Path:
     device, weights = device_of(config), Path(config.weights)
     seen = config.images_seen or images_seen(weights)
     features = build.build_features(config.distribution, device)
-    generator = read_generator(weights).to(device)
-    images = PosedImages(config.images, generator.config.image_resolution)
+    compared = {"": config.weights, "_warm_start": config.warm_start, "_previous": config.previous}
+    generators = {name: read_generator(path).to(device) for name, path in compared.items() if path}
+    resolution = generators[""].config.image_resolution
+    images = PosedImages(config.images, resolution)
+    others = PosedImages(config.floor_images, resolution) if config.floor_images else None
+    check_number(images, least=2 if others else 4)
+    check_number(others or images, least=2)
     heads = known_heads(config, images.resolution)
     real = features_of(images, config, features, device)
     made_from = files_of(config) | {"num_generated": config.distribution.num_samples, "num_real": len(real)}
-    found = compare(config, generator, images, features, real) | from_factors(generator, heads, device)
-    for name in ("warm_start", "previous"):
-        if path := getattr(config, name):
-            other = read_generator(path).to(device)
-            values = compare(config, other, images, features, real) | from_factors(other, heads, device)
-            found |= {f"{key}_{name}": value for key, value in values.items()}
-    others, reference = real_sides(config, images, features, real, device)
-    found |= {f"{distance}_floor": value for distance, value in distances(others, reference).items()}
-    made_from |= {"num_floor": [len(others), len(reference)]} | ({"num_heads": len(heads)} if heads else {})
+    found: Found = {}
+    for name, generator in generators.items():
+        values = compare(config, generator, images, features, real) | from_factors(generator, heads, device)
+        found |= {f"{key}{name}": value for key, value in values.items()}
+    sides = real_sides(config, others, features, real, device)
+    found |= {f"{distance}_floor": value for distance, value in distances(*sides).items()}
+    made_from |= {"num_floor": [len(side) for side in sides]} | ({"num_heads": len(heads)} if heads else {})
+    made_from |= note_of_few(min(config.distribution.num_samples, *map(len, (real, *sides))), real.shape[1])
     if seen is not None:
         found["images_seen"] = seen
     path = Path(config.output) if config.output else weights.with_name(f"{weights.stem}-metrics.json")
@@ -125,15 +137,14 @@ def compare(
 
 
 def real_sides(
-    config: PriorMetricsConfig, images: PosedImages, features: Features, real: Tensor, device: torch.device
+    config: PriorMetricsConfig, others: PosedImages | None, features: Features, real: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Features of the two sets of real images whose distances are the floor.
 
-    `floor_images` stand in for the generated ones: as many of them, from the first, where there are so many.
+    The `others` stand in for the generated ones: as many of them, from the first, where there are so many.
     """
-    if not config.floor_images:
+    if others is None:
         return halves(real)
-    others = PosedImages(config.floor_images, images.resolution)
     num = min(config.distribution.num_samples, len(others))
     return features_of(others, config, features, device)[:num], real
 

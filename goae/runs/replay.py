@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from goae.config import RANDOM, CameraConfig, PriorConfig, TrainConfig, load_run
+from goae.config import RANDOM, CameraConfig, PriorConfig, TrainConfig, check_device, load_run
 from goae.runs.prior import train_prior
 from goae.runs.train import train
 from goae.runs.train_camera import train_camera
@@ -24,7 +24,7 @@ def replay(folder: Path, *, device: str = "") -> tuple[Failure, str, Failure | N
 
     Args:
         folder: the record, below `failures` of a run folder.
-        device: auto, cpu or cuda; empty: the run's.
+        device: auto, cpu, cuda or cuda:N; empty: the run's.
     Returns: the record; what fails now, in words; and the numbers of now, None if the step is good now.
     Raises: ValueError if `folder` is no record; as training does.
     """
@@ -32,6 +32,7 @@ def replay(folder: Path, *, device: str = "") -> tuple[Failure, str, Failure | N
     schema, job = JOBS[failure.stage]
     config = load_run(folder, schema)
     config.num_devices, config.device = 1, device or config.device
+    check_device(config.device)
     config.paths.backbone = config.paths.backbone or RANDOM  # what an empty path meant before it had to be said
     try:
         job(config, failure)

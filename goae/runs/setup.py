@@ -1,5 +1,7 @@
 """What every job on a run needs: processes, images, the run's weights."""
 
+from goae.errors import ends_with_this_process
+
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -40,7 +42,7 @@ class Launched(Protocol):
 
     @property
     def device(self) -> str:
-        """auto, cpu or cuda."""
+        """auto, cpu, cuda or cuda:N."""
 
     @property
     def num_devices(self) -> int:
@@ -56,7 +58,7 @@ def launch(config: Launched, *, deterministic: bool = True) -> "Fabric":
 
     Args:
         deterministic: see `choose_algorithms`.
-    Raises: ValueError if torchrun has started another number of processes, or for cuda without a GPU.
+    Raises: ValueError if torchrun has started another number of processes; as `check_cuda`.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
@@ -67,17 +69,19 @@ def launch(config: Launched, *, deterministic: bool = True) -> "Fabric":
             f"{started} processes were started, by torchrun or the like, but num_devices is {config.num_devices}; "
             f"give num_devices={started}, or start one process, which starts the others itself"
         )
-    check_cuda(config.device)
+    check_cuda(config.device, config.num_devices)
     forbid_tf32()
     choose_algorithms(deterministic=deterministic)
     # others wait for the first process longer than PyTorch's half an hour while it takes the times of optimisers
     strategy = DDPStrategy(timeout=timedelta(days=1)) if config.num_devices > 1 else "auto"
+    kind, _, index = config.device.partition(":")
     fabric = Fabric(
-        accelerator=config.device,
-        devices=config.num_devices,
+        accelerator=kind,
+        devices=[int(index)] if index else config.num_devices,
         precision=config.precision,  # type: ignore[arg-type]
         strategy=strategy,
     )
+    ends_with_this_process(getattr(fabric.strategy.launcher, "procs", []))
     fabric.launch()
     return fabric
 
@@ -174,26 +178,46 @@ def open_run(config: EditsConfig | FiguresConfig | InvertConfig, name: str) -> T
 
 
 class OnDevice(Protocol):
-    """A configuration that names a device: auto, cpu or cuda."""
+    """A configuration that names a device: auto, cpu, cuda or cuda:N."""
 
     device: str
 
 
 def device_of(config: OnDevice) -> torch.device:
-    """The device of jobs that use one, which compute without TF32. Raises: ValueError for cuda without a GPU."""
+    """Return the device of jobs that use one, which compute without TF32. Raises: as `check_cuda`."""
     check_cuda(config.device)
     forbid_tf32()
     choose_algorithms(deterministic=True)
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    device = torch.device(config.device)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # kernels are started on the current one
+    return device
 
 
-def check_cuda(name: str) -> None:
-    """Raises: ValueError for cuda without a GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
+def check_cuda(name: str, num_devices: int = 1) -> None:
+    """Check that the GPUs asked for are there.
+
+    Args:
+        num_devices: processes, each with a GPU of its own.
+    Raises: ValueError.
+    """
+    kind, _, index = name.partition(":")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and not found:
         raise ValueError(
-            "device is cuda, but PyTorch finds no GPU: install a build of it for CUDA, or give device=cpu or auto"
+            f"device is {name}, but PyTorch finds no GPU: install a build of it for CUDA, or give device=cpu or auto"
+        )
+    if index and (int(index) >= found or num_devices > 1):
+        raise ValueError(
+            f"device is {name} and num_devices {num_devices}, where PyTorch finds {found} GPUs, cuda:0 to "
+            f"cuda:{found - 1}; give one of those and num_devices=1, or device=cuda, and choose several by "
+            f"CUDA_VISIBLE_DEVICES"
+        )
+    if found and kind != "cpu" and num_devices > found:
+        raise ValueError(
+            f"num_devices is {num_devices}, but PyTorch finds {found} GPUs; give num_devices={found}, or device=cpu"
         )
 
 

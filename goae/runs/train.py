@@ -30,7 +30,7 @@ from goae.training.encoder_stage import EncoderStage
 from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure
 from goae.training.phases import Stage
-from goae.training.tracking import Tracker, read_metrics
+from goae.training.tracking import Tracker, check_login, read_metrics
 
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
@@ -50,6 +50,7 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
     require_files(config, todo)
     fabric = launch(config, deterministic=config.deterministic)
     if fabric.is_global_zero and failure is None:
+        check_login(config.logging)
         claim_run(config)
     fabric.barrier()
     if not todo:

@@ -15,7 +15,7 @@ from goae.training.camera_stage import HELD_OUT, CameraStage, CameraValidation
 from goae.training.loop import fit
 from goae.training.nonfinite import Failure
 from goae.training.phases import Draw
-from goae.training.tracking import Tracker
+from goae.training.tracking import Tracker, check_login
 
 NUM_PREVIEWS = 8
 
@@ -30,6 +30,7 @@ def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
     fabric = launch(config, deterministic=config.deterministic)
     active = fabric.is_global_zero and failure is None
     if active:
+        check_login(config.logging)
         claim_run(config)
     fabric.barrier()
     labels = pose_labels(config)

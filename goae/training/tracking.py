@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,33 @@ class LoggingConfig:
             raise ValueError(f"logging.wandb is {self.wandb!r}; expected one of {', '.join(WANDB_MODES)}")
 
 
+def check_login(config: LoggingConfig) -> None:
+    """Check that wandb can report online, before anything is built.
+
+    Raises: ValueError.
+    """
+    if config.wandb == "online":
+        import wandb
+
+        with _wandb_errors():
+            if not wandb.login():
+                raise wandb.Error("WANDB_MODE forbids it, or no key was given")
+
+
+@contextmanager
+def _wandb_errors() -> Iterator[None]:
+    """Turn what wandb refuses into a ValueError with the remedy."""
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise ValueError(
+            f"wandb cannot be started ({error}): run `wandb login` once or set WANDB_API_KEY, or give "
+            f"logging.wandb=offline, whose files `wandb sync` sends later, or logging.wandb=disabled"
+        ) from error
+
+
 class Tracker:
     """Writes `<stage>.jsonl` and `images/<stage>-<step>.png` below the run folder; only the first process is active."""
 
@@ -39,15 +68,16 @@ class Tracker:
         if active and config.wandb != "disabled":
             import wandb  # takes a second, and only those who want it wait
 
-            self.run = wandb.init(
-                project=config.wandb_project,
-                name=run_dir.name,
-                id=run_dir.name,
-                resume="allow" if config.wandb == "online" else None,  # offline, wandb has nothing to look up
-                dir=run_dir,
-                mode=config.wandb,  # type: ignore[arg-type]
-                config=settings,
-            )
+            with _wandb_errors():
+                self.run = wandb.init(
+                    project=config.wandb_project,
+                    name=run_dir.name,
+                    id=run_dir.name,
+                    resume="allow" if config.wandb == "online" else None,  # offline, wandb has nothing to look up
+                    dir=run_dir,
+                    mode=config.wandb,  # type: ignore[arg-type]
+                    config=settings,
+                )
         self.progress: Progress | None = None
 
     def start(self, stage: str, step: int, steps: int) -> None:

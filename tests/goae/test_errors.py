@@ -1,18 +1,26 @@
 """What a user can mend is said in one paragraph, with exit code 1; bugs keep their traceback."""
 
+from goae.errors import ends_with_this_process, one_paragraph
+
+import errno
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from eg3d.checkpoint import load
 from PIL import Image
 
 from goae.data.datasets import PosedImages
-from goae.errors import one_paragraph
 from goae.training.nonfinite import NonFiniteLossError
 
 
@@ -81,6 +89,48 @@ def test_one_paragraph_with_exit_code_1(name: str, tmp_path: Path, capsys: pytes
     assert text.startswith("error: ") and named in text
     assert text.count("\n") == 1 and len(text) > 20
     assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more"), "smaller batches"),
+        (MemoryError(), "MemoryError; the memory is not enough"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 103104 vs 103024"), "free space"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), "free space on the disk"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "start fewer workers"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "the program that reads this one's output has ended"),
+    ],
+)
+def test_what_a_machine_lacks_is_said_with_a_remedy(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "dup2", lambda *handles: None)  # stdout stays as it is
+    with pytest.raises(SystemExit) as stop, one_paragraph():
+        raise error
+    text = capsys.readouterr().err
+    assert stop.value.code == 1 and text.startswith("error: ") and told in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_ends_all_ranks_in_one_line(
+    rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    others: list[subprocess.Popen] = []
+    ends_with_this_process(others)
+    others.append(subprocess.Popen(["sleep", "60"]))
+    with pytest.raises(SystemExit) as stop, one_paragraph(lambda: "step 4 is kept."):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130 and others.pop().wait(5) != 0
+    assert capsys.readouterr().err == ("" if rank else "stopped: step 4 is kept.\n")
+
+
+def test_ctrl_c_while_a_script_is_loaded_is_one_line() -> None:
+    code = "import goae.errors, os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)"
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == -signal.SIGINT  # 130 in a shell
+    assert ended.stderr == "stopped before anything was begun.\n"
 
 
 def test_bugs_keep_their_traceback() -> None:

@@ -1,8 +1,9 @@
 """The converter: what it prints and writes, and that it fails with one paragraph and leaves things as they were."""
 
-import runpy
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +14,17 @@ from eg3d.checkpoint import generator_hash, load
 from pickling import Call, Name, dumps, snapshot
 from tiny import tiny_generator
 
+from scripts import run_script
+
 SCRIPT = Path(__file__).parents[2] / "scripts/convert_checkpoint.py"
 
 
-def convert(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> str:
-    """Run the script in this process; returns the message it exits with, "" for success."""
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-    try:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    except SystemExit as end:
-        assert isinstance(end.code, str), end.code  # which Python prints to stderr, with the exit status 1
-        return end.code
-    return ""
+def convert(*arguments: str | Path) -> str:
+    """Run the script in this process; returns what it says if it fails, "" for success."""
+    told = io.StringIO()
+    with redirect_stderr(told):
+        code = run_script("convert_checkpoint", *arguments)
+    return told.getvalue().rstrip("\n") if code else ""
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,9 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_round_trip(
-    pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_round_trip(pickled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new/own.safetensors"
-    assert convert(monkeypatch, pickled, output) == ""
+    assert convert(pickled, output) == ""
     printed = capsys.readouterr().out
     for line in ("TriPlaneGenerator", "G, D, G_ema", "xy,xz,zy", "old", "z_dim: 16", "box_warp: 1.0", "mapping_kwargs"):
         assert line in printed
@@ -53,12 +51,12 @@ def test_round_trip(
     assert not pickled.with_name("marker").exists()
 
 
-def test_replaces_only_when_forced(pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaces_only_when_forced(pickled: Path, tmp_path: Path) -> None:
     output = tmp_path / "own.safetensors"
     output.with_suffix(".json").write_text("mine")
-    assert "--force" in convert(monkeypatch, pickled, output) and not output.exists()
+    assert "--force" in convert(pickled, output) and not output.exists()
     assert output.with_suffix(".json").read_text() == "mine"
-    assert convert(monkeypatch, pickled, output, "--force", "--half") == ""
+    assert convert(pickled, output, "--force", "--half") == ""
     half = {name: tensor.half().float() for name, tensor in tiny_generator().state_dict().items()}
     assert all(torch.equal(tensor, half[name]) for name, tensor in load(output).state_dict().items())
 
@@ -72,9 +70,7 @@ def test_replaces_only_when_forced(pickled: Path, tmp_path: Path, monkeypatch: p
         ("folder", "File exists"),
     ],
 )
-def test_errors_are_one_paragraph(
-    pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str
-) -> None:
+def test_errors_are_one_paragraph(pickled: Path, tmp_path: Path, kind: str, expected: str) -> None:
     path, output = tmp_path / "network.pkl", tmp_path / "own.safetensors"
     if kind == "zip":
         torch.save({}, path)
@@ -82,7 +78,7 @@ def test_errors_are_one_paragraph(
         path, output = pickled, tmp_path / "own.pt"
     if kind == "folder":
         path, output = pickled, pickled / "own.safetensors"
-    message = convert(monkeypatch, path, output)
+    message = convert(path, output)
     assert message.startswith("error: ") and expected in message and "\n" not in message
     assert not output.exists()
 
@@ -97,11 +93,9 @@ def test_hostile_file_ends_the_process_with_an_error(tmp_path: Path) -> None:
     assert not marker.exists() and list(tmp_path.iterdir()) == [path]
 
 
-def test_samples_change_the_stored_configuration_alone(
-    pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_change_the_stored_configuration_alone(pickled: Path, tmp_path: Path) -> None:
     output = tmp_path / "own.safetensors"
-    assert convert(monkeypatch, pickled, output, "--samples", "7") == ""
+    assert convert(pickled, output, "--samples", "7") == ""
     before, after = load(pickled), load(output)
     rendering = replace(before.config.rendering, depth_resolution=7, depth_resolution_importance=7)
     assert after.config == replace(before.config, rendering=rendering)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from goae.benchmark.parts import Worlds
-from goae.benchmark.run import bench, device_of, output_path
+from goae.benchmark.run import bench, output_path
 from goae.config import BenchConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -18,11 +18,6 @@ def test_only_a_whole_run_is_recorded_by_default() -> None:
     assert output_path(BenchConfig(parts=["encoder"]), CPU) == Path("runs/bench/cpu.json")
     assert output_path(BenchConfig(parts=["encoder"], update=True), CPU) == Path("docs/results/bench/cpu.json")
     assert output_path(BenchConfig(parts=["encoder"], output="x.json"), GPU) == Path("x.json")
-
-
-def test_the_device() -> None:
-    assert device_of(BenchConfig(device="cpu")) == CPU
-    assert device_of(BenchConfig()).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_other_sizes_do_not_get_into_the_record() -> None:

@@ -127,6 +127,23 @@ def test_a_generator_is_compared_with_images(whole: Path, tiny_data: Path) -> No
         assert found[name] == pytest.approx(last[f"val/{name}"], rel=1e-9)
     assert (found["num_generated"], found["num_real"], found["num_floor"]) == (10, 12, [6, 6])
     assert found["images_seen"] == 6 * 8
+    assert found["note"].startswith("6 images span at most 5 of 64 feature directions")
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_too_few_images_are_told_before_any_is_made(
+    num: int, whole: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tmp_path / "few.zip"
+    write_split(SplitConfig("val", num, 0, 32), few, workers=1, progress=lambda done: None)
+    for part in ("generated_features", "real_features"):
+        monkeypatch.setattr(f"goae.runs.prior_metrics.{part}", lambda *given, **more: pytest.fail("made"))
+    told = rf"few\.zip has {num} images; distances need at least 4"
+    with pytest.raises(ValueError, match=told):
+        compared(whole / "adversarial.safetensors", few)
+    with pytest.raises(ValueError, match=told):
+        warm = f"paths.generator={whole / 'warm_start.safetensors'}"
+        train(tmp_path, tiny_data, "stage=adversarial", warm, f"data.validation={few}")
 
 
 def test_the_numbers_of_the_shipped_generator_are_recorded(whole: Path, tiny_data: Path, tmp_path: Path) -> None:

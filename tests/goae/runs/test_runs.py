@@ -1,13 +1,13 @@
 """Whole jobs on tiny runs: train, be killed, resume, evaluate, report, invert; and the messages when they cannot."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ from goae.runs.evaluate import build_metrics, evaluate
 from goae.runs.invert import find_images, invert, open_inverter
 from goae.runs.prior import train_prior
 from goae.runs.report import report
-from goae.runs.setup import check_splits, device_of, launch, run_encoder, run_inverter
+from goae.runs.setup import check_cuda, check_splits, device_of, launch, run_encoder, run_inverter
 from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
@@ -164,19 +164,22 @@ def test_a_complete_run_says_so(trained: TrainConfig, capsys: pytest.CaptureFixt
 def test_killed_at_any_time_the_same_command_ends_with_the_same_weights(
     world: dict[str, str], trained: TrainConfig
 ) -> None:
-    """SIGKILL when a stage's first checkpoint appears, then again a little later, then left alone."""
+    """Ctrl-C when a stage's first checkpoint appears, SIGKILL a little later, then left alone."""
     command = [sys.executable, str(ROOT / "scripts/train.py"), "experiment=tiny", "generator.z_dim=64", "run=killed"]
     command += [f"paths.runs={world['folder']}", f"paths.generator={world['generator']}"]
     command += [f"data.{split}={world['data']}" for split in ("train", "validation", "test")]
     folder = Path(world["folder"]) / "killed" / "checkpoints"
-    for awaited in ("encoder/step-000000002.pt", "refiner/step-000000002.pt"):
-        process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for awaited, how in (("encoder/step-000000002.pt", signal.SIGINT), ("refiner/step-000000002.pt", signal.SIGKILL)):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 200
         while not (folder / awaited).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        told = process.communicate()[1]
         assert (folder / awaited).exists()
+        if how == signal.SIGINT and process.returncode:  # it had not come to its end before
+            assert process.returncode == 130 and told.startswith(f"stopped: {folder} keeps step "), told
+            assert told.endswith("; the same command goes on from there.\n") and told.count("\n") == 1
     assert run_script("train", *command[2:]) == 0
     assert equal(numbers(tiny(world, "run=killed")), numbers(trained))
 
@@ -426,6 +429,42 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     for start in (launch, device_of):
         with pytest.raises(ValueError, match="finds no GPU"):
             start(config)
+
+
+@pytest.mark.parametrize(
+    ("device", "num_devices", "told"),
+    [
+        ("cuda:2", 1, r"device is cuda:2 .* finds 2 GPUs, cuda:0 to cuda:1"),
+        ("cuda:1", 2, r"device is cuda:1 and num_devices 2.*CUDA_VISIBLE_DEVICES"),
+        *(("cuda", 3, "num_devices is 3, but PyTorch finds 2 GPUs"), ("auto", 3, "give num_devices=2, or device=cpu")),
+        *(("cuda:1", 1, ""), ("cuda", 2, ""), ("cpu", 3, ""), ("auto", 2, "")),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named(
+    device: str, num_devices: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=told) if told else nullcontext():
+        check_cuda(device, num_devices)
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:", "cuda:x", "CPU", "cuda:-1"])
+def test_a_device_of_no_such_name_is_refused_while_composing(device: str) -> None:
+    for schema, name, given in ((TrainConfig, "train", []), (InvertConfig, "invert", ["input=a", "camera=b", "run=c"])):
+        with pytest.raises(ValueError, match=r"expected one of auto, cpu, cuda, or cuda:N"):
+            composed_as(schema, f"device={device}", *given, name=name)
+
+
+def test_wandb_without_a_login_stops_before_anything_is_built(
+    world: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("goae.runs.train.build_parts", lambda *given: pytest.fail("built"))
+    monkeypatch.setattr("wandb.login", lambda: False)  # as where no key is given
+    config = tiny(world, "run=told", "logging.wandb=online")
+    with pytest.raises(ValueError, match=r"wandb cannot be started .*run `wandb login` once"):
+        train(config)
+    assert not config.run_dir.exists()
 
 
 def test_batches_that_processes_cannot_share_are_named_before_training() -> None:
