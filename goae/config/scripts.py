@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +37,7 @@ def script(name: str, schema: type[C], *others: type) -> Callable[[Callable[[C],
         def task(composed: DictConfig) -> R:
             with one_paragraph():
                 config = _checked(composed, schema)
+            HydraConfig.instance().cfg = None  # Fabric starts further processes by the plain command line and folder
             with one_paragraph(partial(_kept, config)):
                 return job(config)
 
@@ -65,12 +67,8 @@ def _checked(composed: DictConfig, schema: type[C]) -> C:
 def _kept(config: object) -> str:
     """Say what a stopped job leaves and how to go on."""
     folder = config.run_dir / "checkpoints" if isinstance(config, InRunFolder) else None
-    steps = (
-        {stage.name: checkpoint.reached(stage) for stage in sorted(folder.iterdir())}
-        if folder and folder.is_dir()
-        else {}
-    )
-    reached = ", ".join(f"step {step} of stage {stage}" for stage, step in steps.items() if step is not None)
-    if not folder or not reached:
+    if folder is None or not folder.is_dir():
         return AGAIN
-    return f"{folder} keeps {reached}; the same command goes on from there."
+    steps = {stage.name: checkpoint.reached(stage) for stage in sorted(folder.iterdir())}
+    told = ", ".join(f"step {step} of stage {stage}" for stage, step in steps.items() if step is not None)
+    return f"{folder} keeps {told}; the same command goes on from there." if told else AGAIN
