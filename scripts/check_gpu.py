@@ -4,23 +4,16 @@ python scripts/check_gpu.py                                    # everything, to 
 python scripts/check_gpu.py sections=[build,tests] minutes=4   # a part of it
 """
 
-import hydra
 from hydra import compose
-from omegaconf import DictConfig
 
 from goae.benchmark.check import check_gpu
-from goae.config import CheckGPUConfig, TrainConfig, register, to_object
-from goae.errors import one_paragraph
-
-register(CheckGPUConfig, TrainConfig)
+from goae.config import CheckGPUConfig, TrainConfig, script, to_object
 
 
-@hydra.main(version_base=None, config_path="../configs", config_name="check_gpu")
-def main(composed: DictConfig) -> None:
-    """Compose, also what is trained, and check."""
-    with one_paragraph():
-        config = to_object(composed, CheckGPUConfig)
-        print(check_gpu(config, to_object(compose("train", overrides=config.full), TrainConfig)))
+@script("check_gpu", CheckGPUConfig, TrainConfig)
+def main(config: CheckGPUConfig) -> None:
+    """Compose what is trained, and check."""
+    print(check_gpu(config, to_object(compose("train", overrides=config.full), TrainConfig)))
 
 
 if __name__ == "__main__":

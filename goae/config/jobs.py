@@ -292,7 +292,7 @@ class CheckGPUConfig:
     batches: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # other sizes, rising, until one is too large
     parts: list[str] = field(default_factory=list)  # of the benchmark; empty: those of full size
     repeats: int = 3  # timed runs of each part
-    output: str = ""  # JSON; empty: docs/results/bench/gpu.json, of a CPU runs/bench/check.json
+    output: str = path(written=True)  # JSON; empty: docs/results/bench/gpu.json, of a CPU runs/bench/check.json
     device: str = "auto"  # auto | cuda | cpu, which must be asked for
     full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "paths.generator=random"])  # what is trained
 
