@@ -10,6 +10,7 @@ from goae.errors import one_paragraph
 import argparse
 import json
 from functools import partial
+from os.path import expanduser
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def _show(bars: Progress, task: TaskID, done: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="data/mini", help="folder of the zips")
+    parser.add_argument("--out", type=expanduser, default="data/mini", help="folder of the zips")
     parser.add_argument("--train", type=int, default=4000, help="training images, each of another person")
     parser.add_argument("--val", type=int, default=5000, help="validation images of unseen people")
     parser.add_argument("--test", type=int, default=300, help="test images of unseen people")

@@ -12,6 +12,7 @@ copies (X_mirror.png, or by --copies) are never drawn.
 from goae.errors import one_paragraph
 
 import argparse
+from os.path import expanduser
 from pathlib import Path
 
 from goae.data.subsets import Download, celebahq_entries, celebahq_test
@@ -53,12 +54,18 @@ def _read(path: str) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
-    parser.add_argument("--mapping", default="CelebA-HQ-to-CelebA-mapping.txt", help="lines: idx orig_idx orig_file")
-    parser.add_argument("--partition", default="list_eval_partition.txt", help="lines: file partition; 2 is the test")
-    parser.add_argument("--list", default="", help="image names of the test list, instead of the two files above")
-    parser.add_argument("--identities", default="", help="identity_CelebA.txt, lines: file person")
+    parser.add_argument(
+        "--mapping", type=expanduser, default="CelebA-HQ-to-CelebA-mapping.txt", help="lines: idx orig_idx orig_file"
+    )
+    parser.add_argument(
+        "--partition", type=expanduser, default="list_eval_partition.txt", help="lines: file partition; 2 is the test"
+    )
+    parser.add_argument(
+        "--list", type=expanduser, default="", help="image names of the test list, instead of the two files above"
+    )
+    parser.add_argument("--identities", type=expanduser, default="", help="identity_CelebA.txt, lines: file person")
     parser.add_argument("--stem", default="{idx}", help="stem of image number idx, for example {idx:05d}")
-    parser.add_argument("--out", default="data/celebahq/test.zip")
+    parser.add_argument("--out", type=expanduser, default="data/celebahq/test.zip")
     parser.add_argument("--num", type=int, default=1500, help="images to draw")
     return parser.parse_args()
 

@@ -11,6 +11,7 @@ default PERSON/VIEW/FRAME.png, where FRAME (which may have slashes) is equal in 
 from goae.errors import one_paragraph
 
 import argparse
+from os.path import expanduser
 from pathlib import Path
 
 from goae.data.subsets import Download, mead_entries
@@ -37,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--views", nargs="+", default=list(VIEWS), help="names of the views, by the cameras' yaw")
     parser.add_argument("--persons", type=int, default=43)
     parser.add_argument("--frames", type=int, default=5, help="frames of each person")
-    parser.add_argument("--out", default="data/mead/test.zip")
+    parser.add_argument("--out", type=expanduser, default="data/mead/test.zip")
     return parser.parse_args()
 
 

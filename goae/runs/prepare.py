@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ labels: by their labels alone, which reads no image, and takes images of one pos
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser of the arguments that all of them take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, help="folder or zip of crops with dataset.json")
+    parser.add_argument("--images", type=expanduser, required=True, help="folder or zip of crops with dataset.json")
     parser.add_argument("--copies", choices=MODES, default=MODES[0], help=COPIES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resolution", type=int, default=512, help="side that every crop must have")
@@ -29,7 +30,7 @@ def split_parser(description: str | None, *, out: str) -> argparse.ArgumentParse
     """The same for scripts that split a set; `out` is the folder of the zips unless another is given."""
     parser = argument_parser(description)
     parser.add_argument("--mirror-suffix", type=_removed, help="removed: --copies finds copies whatever their names")
-    parser.add_argument("--out", default=out, help="folder of the zips")
+    parser.add_argument("--out", type=expanduser, default=out, help="folder of the zips")
     return parser
 
 

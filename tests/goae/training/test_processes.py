@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,41 +45,36 @@ for damage in (False, True):  # all processes go on from step 4, though step 5 w
 if fabric.is_global_zero:
     torch.save({"net": stage.net.state_dict(), "early": early}, folder / "end.pt")
 """
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "support")}
 
 
-def launch(*arguments: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
-    subprocess.run([*LAUNCH, *arguments], check=True, timeout=240, env=environment, capture_output=True)
+def launch(script: Path, folder: Path, mode: str) -> dict[str, Any]:
+    """Train with two processes; what the first of them left."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    subprocess.run(
+        [*command, str(HERE), str(folder), "2", mode], check=True, timeout=240, env=ENVIRONMENT, capture_output=True
+    )
+    return torch.load(folder / "end.pt", weights_only=True)
 
 
-def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "run.py"
+def test_one_process_and_two_with_and_without_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One and two to rounding; two of both kinds to the bit, since two summands have one order."""
+    script, alone = tmp_path / "run.py", tmp_path / "alone"
     script.write_text(SCRIPT)
-    folders = [tmp_path / f"processes{num}" for num in (1, 2)]
-    for folder in folders:
-        folder.mkdir()
-    given = [[str(script), str(Path(__file__).parent), str(folder), folder.name[-1], "exact"] for folder in folders]
+    alone.mkdir()
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setattr(sys, "argv", given[0])
+    monkeypatch.setattr(sys, "argv", [str(script), str(HERE), str(alone), "1", "exact"])
     runpy.run_path(str(script))
-    launch(*given[1])
-    ends = [torch.load(folder / "end.pt", weights_only=True)["net"] for folder in folders]
-    for name in ends[0]:
-        assert torch.allclose(ends[0][name].double(), ends[1][name].double(), atol=1e-6), name
-    saved = [sorted((tmp_path / f"processes{n}/checkpoints/toy").iterdir())[-1] for n in (1, 2)]
+    one = torch.load(alone / "end.pt", weights_only=True)
+    exact, fast = launch(script, tmp_path / "exact", "exact"), launch(script, tmp_path / "fast", "fast")
+    for name, value in one["net"].items():
+        assert torch.allclose(value.double(), exact["net"][name].double(), atol=1e-6), name
+        assert torch.equal(exact["net"][name], fast["net"][name]), name
+    saved = [sorted((folder / "checkpoints/toy").iterdir())[-1] for folder in (alone, tmp_path / "exact")]
     slots = [torch.load(path, weights_only=True)["slots"] for path in saved]
     assert slots[0].keys() == slots[1].keys() == {0, 1}
     assert all(torch.allclose(slots[0][s], slots[1][s], atol=1e-6) for s in (0, 1))
-
-
-def test_gradients_in_buckets_are_the_same(tmp_path: Path) -> None:
-    """To the bit, since two summands have one order; the buckets of all steps but the first of a start travel early."""
-    script, ends = tmp_path / "run.py", {}
-    script.write_text(SCRIPT)
-    for mode in ("exact", "fast"):
-        (tmp_path / mode).mkdir()
-        launch(str(script), str(Path(__file__).parent), str(tmp_path / mode), "2", mode)
-        ends[mode] = torch.load(tmp_path / mode / "end.pt", weights_only=True)
-    assert ends["exact"]["early"] == [] and ends["fast"]["early"][0] == 0 and min(ends["fast"]["early"][1:5]) > 2
-    assert all(torch.equal(value, ends["fast"]["net"][name]) for name, value in ends["exact"]["net"].items())
+    # the buckets of all steps but the first of a start travel early
+    assert one["early"] == exact["early"] == [] and fast["early"][0] == 0 and min(fast["early"][1:5]) > 2
