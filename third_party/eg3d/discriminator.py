@@ -11,6 +11,7 @@ from eg3d.nn.backbone import ARCHITECTURES, block_resolutions, first_fp16_resolu
 from eg3d.nn.layers import FILTER, Conv2d, FullyConnected, MinibatchStd
 from eg3d.nn.mapping import MappingNetwork
 from eg3d.ops import downsample2d, setup_filter
+from eg3d.ops.choice import chosen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,7 +50,7 @@ class DiscriminatorBlock(nn.Module):
         self.architecture = architecture
         self.has_fromrgb = has_fromrgb
         self.use_fp16 = use_fp16
-        self.impl = impl
+        self.impl = chosen(impl)
         self.register_buffer("resample_filter", setup_filter(FILTER))
 
         def conv(inputs: int, outputs: int, size: int, down: int = 1) -> Conv2d:

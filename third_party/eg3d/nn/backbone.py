@@ -11,6 +11,7 @@ import torch
 from eg3d.nn.layers import FILTER, Conv2d, SynthesisLayer, ToRGB
 from eg3d.nn.mapping import MappingNetwork
 from eg3d.ops import setup_filter, upsample2d
+from eg3d.ops.choice import chosen
 from torch import Tensor, nn
 
 ARCHITECTURES = ("skip", "resnet", "orig")
@@ -66,7 +67,7 @@ class SynthesisBlock(nn.Module):
         self.up = up
         self.architecture = architecture
         self.use_fp16 = use_fp16
-        self.impl = impl
+        self.impl = chosen(impl)
         self.num_conv = 1 if in_channels == 0 else 2
         self.num_torgb = 1 if is_last or architecture == "skip" else 0
         self.register_buffer("resample_filter", setup_filter(FILTER))

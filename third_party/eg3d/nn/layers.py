@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from eg3d.ops import bias_act, conv2d_resample, modulated_conv2d, modulated_layer, setup_filter
 from eg3d.ops.bias_act import ACTIVATIONS
+from eg3d.ops.choice import chosen
 from eg3d.ops.modulated_layer import scaled_layer
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ class FullyConnected(nn.Module):
         self.out_features = out_features
         self.activation = _known_activation(activation)
         self.lr_multiplier = lr_multiplier
-        self.impl = impl
+        self.impl = chosen(impl)
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init))) if bias else None
 
@@ -98,7 +99,7 @@ class Conv2d(nn.Module):
         self.up = up
         self.down = down
         self.conv_clamp = conv_clamp
-        self.impl = impl
+        self.impl = chosen(impl)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("resample_filter", setup_filter(resample_filter))
@@ -154,7 +155,7 @@ class SynthesisLayer(nn.Module):
         self.resolution = resolution
         self.up = up
         self.conv_clamp = conv_clamp
-        self.impl = impl
+        self.impl = chosen(impl)
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, impl=impl)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -230,7 +231,7 @@ class ToRGB(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_clamp = conv_clamp
-        self.impl = impl
+        self.impl = chosen(impl)
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, impl=impl)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))

@@ -66,7 +66,7 @@ def bias_act(
         raise ValueError(f"clamp is {clamp}, expected a limit >= 0 or None")
     alpha = ACTIVATIONS[act].alpha if alpha is None else float(alpha)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
-    backend = build.resolve(impl, x.device)
+    backend = build.resolve(impl, x.device, "bias_act")
     if backend == "ref":
         return _reference(x, b, dim, act, alpha, gain, clamp)
     settings = _Settings(backend, dim % x.ndim, act, alpha, gain, -1.0 if clamp is None else float(clamp))

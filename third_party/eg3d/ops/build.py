@@ -5,7 +5,9 @@ Every operator takes `impl`:
 - "ref": the plain PyTorch definition, on any device; differentiable any number of times.
 - "cpu", "cuda": our own kernels from `csrc`, on tensors of that device; compiled when first used, never at import;
   differentiable twice. If they do not compile, the compiler's message is raised.
-- "auto": the kernels of the tensors' device, or "ref" with one warning if they do not compile; "ref" on other devices.
+- "auto": what `eg3d.ops.choice` was told for the process, if anything; else the kernels of the tensors' device, or
+  "ref" with one warning if they do not compile or differ from it at their first use (`eg3d.ops.first_use`); "ref" on
+  other devices.
 
 Compiled libraries are kept in $TORCH_EXTENSIONS_DIR, else in eg3d/ of the user's cache ($XDG_CACHE_HOME, ~/.cache), in
 one folder for each version of PyTorch, of the sources, of the flags and, since CPU kernels use all that the CPU can
@@ -28,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eg3d.ops import first_use
+from eg3d.ops.choice import chosen
 
-IMPLS = ("auto", "ref", "cpu", "cuda")
 SOURCES = Path(__file__).parent / "csrc"
 FILES = {
     "cpu": (
@@ -65,28 +68,69 @@ NVCC_FLAGS = ["-O3"]
 
 _lock = threading.Lock()
 _failures: dict[str, str] = {}  # backend -> why it cannot be used, "" if it is loaded; what this process has tried
+_libraries: dict[str, Path] = {}  # backend -> what was loaded
 
 
-def resolve(impl: str, device: torch.device) -> str:
+def resolve(impl: str, device: torch.device, operator: str = "") -> str:
     """The implementation that serves `impl` on tensors of `device`: "ref", "cpu" or "cuda", ready to be called.
 
-    Raises: ValueError if `impl` has no such name, or is made for another device; RuntimeError with the compiler's
-        message if it was asked for by name and cannot be built.
+    Args:
+        operator: what is to be called, a name in `first_use.CASES`, which is compared with its definition if it was
+            not yet on this device; empty: not compared.
+    Raises: ValueError if `impl` has no such name, or is made for another device; RuntimeError if it was asked for by
+        name and cannot be built (with the compiler's message) or computes something else.
     """
-    if impl not in IMPLS:
-        raise ValueError(f"impl is {impl!r}, expected one of {', '.join(IMPLS)}")
+    impl = chosen(impl)
     if impl == "ref" or (impl == "auto" and device.type not in FILES):
         return "ref"
-    if impl == "auto":
-        message = failure(device.type)
-        if message:
-            _warn_once(device.type, message)
-        return "ref" if message else device.type
-    if device.type != impl:
+    if impl not in ("auto", device.type):
         raise ValueError(f"impl is {impl!r} but the tensor is on {device}; use impl='auto' or 'ref'")
-    if message := failure(impl):
-        raise RuntimeError(f"The kernels of impl={impl!r} cannot be built (impl='ref' needs none):\n{message}")
-    return impl
+    backend = device.type
+    if message := failure(backend):
+        if impl != "auto":
+            raise RuntimeError(f"The kernels of impl={impl!r} cannot be built (impl='ref' needs none):\n{message}")
+        _warn_once(backend, message)
+        return "ref"
+    if message := _refusal(backend, device, operator):
+        if impl != "auto":
+            raise RuntimeError(f"{message} It was asked for by impl={impl!r}; give impl='auto' or 'ref' to go on.")
+        _warn_of_refusal(message)
+        return "ref"
+    return backend
+
+
+def describe(impl: str, device: torch.device) -> str:
+    """Say in words what serves `impl` on a device, after all its operators were compared. Raises: as `resolve`."""
+    names = [name for name in first_use.CASES if backend_has(device.type, name)]
+    plain = [name for name in names if resolve(impl, device, name) == "ref"]
+    if len(plain) == len(names):
+        return "plain PyTorch"
+    return f"{device.type} kernels" + (f", but plain PyTorch for {', '.join(plain)}" if plain else "")
+
+
+def backend_has(backend: str, operator: str) -> bool:
+    """Check whether a backend has a kernel of an operator's own."""
+    return backend == "cpu" or (backend == "cuda" and operator in ("bias_act", "upfirdn2d", "render"))
+
+
+def _refusal(backend: str, device: torch.device, operator: str) -> str:
+    """Why the kernel of an operator must not be used, and what to do about it; "" if it may."""
+    library = _libraries.get(backend)
+    if library is None or not operator or not backend_has(backend, operator):
+        return ""
+    reason = first_use.refusal(operator, device, library)
+    if not reason:
+        return ""
+    report = "Please report it with what `python scripts/check_gpu.py` writes. " if backend == "cuda" else ""
+    return (
+        f"The {backend} kernel of {operator} does not compute what its plain PyTorch definition does: {reason}. "
+        f"{report}Delete {library.with_name(first_use.FILE)} to compare it again."
+    )
+
+
+@functools.cache
+def _warn_of_refusal(message: str) -> None:
+    warnings.warn(f"eg3d runs an operator in plain PyTorch, which is slower. {message}", RuntimeWarning, stacklevel=2)
 
 
 def kernel(backend: str, name: str) -> Callable[..., Any]:
@@ -131,6 +175,7 @@ def _build(backend: str) -> str:
                 (folder / "lock").unlink(missing_ok=True)  # left by a killed process, it would block older PyTorch
                 _compile(backend, folder, home)
                 finished.touch()
+        _libraries[backend] = library
     except subprocess.CalledProcessError as error:
         return f"{error}\n{(error.output or b'').decode(errors='replace')}"
     except (RuntimeError, OSError) as error:

@@ -39,7 +39,7 @@ def conv3x3(
     Returns: (B, O, H / stride, W / stride), dtype of x; channels last where our kernels made it.
     """
     options = scale, shift, factor, bias, slope if isinstance(slope, Tensor) else None
-    if _kernel_fits(x, weight, stride, options) and build.resolve(impl, x.device) == "cpu":
+    if _kernel_fits(x, weight, stride, options) and build.resolve(impl, x.device, "conv3x3") == "cpu":
         if not _records(x, weight, *options):
             return _by_kernel(x, weight, stride, scale, shift, factor, bias, slope, gain)
         if stride == 1 and shift is None:

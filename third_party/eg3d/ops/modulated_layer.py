@@ -47,7 +47,7 @@ def modulated_layer(
         impl: see `eg3d.ops.build.resolve`.
     Returns: (B, O, H up, W up), dtype of x; channels last where our kernels made it.
     """
-    backend = build.resolve(impl, x.device)
+    backend = build.resolve(impl, x.device, "modulated_layer")
     limit = None if clamp is None else clamp * gain
     taps = _taps(resample_filter) if up == 2 else ()
     if backend != "cpu" or taps is None or not _kernel_fits(x, weight, styles, noise, up):
@@ -71,7 +71,7 @@ def scaled_layer(
     """
     limit = None if clamp is None else clamp * gain
     styles = x.new_ones(x.shape[:2])
-    if build.resolve(impl, x.device) == "cpu" and _kernel_fits(x, weight, styles, None, up=1):
+    if build.resolve(impl, x.device, "modulated_layer") == "cpu" and _kernel_fits(x, weight, styles, None, up=1):
         settings = Settings(None, (), gain * math.sqrt(2), -1.0 if limit is None else limit)
         return Layer.apply(x, weight, styles, x.new_full((len(x), len(weight)), scale), None, bias, settings)
     y = conv2d_resample(x, (weight * scale).to(x.dtype), padding=weight.shape[2] // 2, impl=impl)

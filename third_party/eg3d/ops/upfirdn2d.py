@@ -80,7 +80,7 @@ def upfirdn2d(
     f = _checked_filter(x, f)
     up_xy, down_xy, pads = _pair(up, "up"), _pair(down, "down"), four_pads(padding)
     _check_size(x, f, up_xy, pads)
-    backend = build.resolve(impl, x.device)
+    backend = build.resolve(impl, x.device, "upfirdn2d")
     if backend == "ref":
         return _reference(x, f, up_xy, down_xy, pads, flip_filter, gain)
     return _by_kernel(backend, x, f, up_xy, down_xy, pads, flip_filter, gain)
