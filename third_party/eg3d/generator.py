@@ -14,6 +14,7 @@ from eg3d.nn.backbone import Backbone, Features, block_resolutions
 from eg3d.nn.decoder import Decoder
 from eg3d.nn.layers import NOISE_MODES
 from eg3d.nn.superresolution import VARIANTS, SuperResolution
+from eg3d.ops.choice import chosen
 from eg3d.rendering.rays import rays
 from eg3d.rendering.renderer import Renderer, RenderingConfig
 from eg3d.rendering.sampling import Uniforms, midpoint_uniforms, random_uniforms
@@ -135,18 +136,26 @@ class TriPlaneGenerator(nn.Module):
     """Mapping, backbone, tri-plane renderer and super-resolution, under the names of the published tensors."""
 
     def __init__(
-        self, config: GeneratorConfig, impl: str = "auto", *, recompute: bool = False, force_fp32: bool = False
+        self,
+        config: GeneratorConfig,
+        impl: str = "auto",
+        *,
+        renderer: str = "auto",
+        recompute: bool = False,
+        force_fp32: bool = False,
     ) -> None:
         """Make a generator with random weights.
 
         Args:
             config: sizes and settings.
             impl: of operators and renderer, "auto", "ref", "cpu" or "cuda"; see `eg3d.ops`.
+            renderer: "auto", "fused", "plain" or "half", the mode of `Renderer`.
             recompute: spend time to save memory, see `Renderer`.
             force_fp32: run the super-resolution in float32 on CUDA, too.
         """
         super().__init__()
         self.config = config
+        self.impl = impl = chosen(impl)
         self.force_fp32 = force_fp32
         self.backbone = Backbone(
             config.z_dim,
@@ -175,7 +184,7 @@ class TriPlaneGenerator(nn.Module):
         self.decoder = Decoder(
             config.plane_channels, out_channels=FEATURE_CHANNELS, lr_multiplier=config.decoder_lr_mul
         )
-        self.renderer = Renderer(config.rendering, impl, recompute=recompute)
+        self.renderer = Renderer(config.rendering, impl, mode=renderer, recompute=recompute)
         self.num_ws = self.backbone.num_ws
 
     @property

@@ -10,7 +10,7 @@ import torch
 from eg3d.nn.decoder import Decoder
 from eg3d.ops import build
 from eg3d.rendering.marching import Marched, Settings
-from eg3d.rendering.planes import parse_axes
+from eg3d.rendering.planes import HALF, parse_axes
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -89,7 +89,7 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         planes, *numbers, settings, backend = arguments
-        texels = _interleave(planes, backend)
+        texels = _interleave(planes.to(HALF) if settings.half_planes else planes, backend)
         ctx.save_for_backward(texels, planes, *numbers)  # texels: made once for both passes
         ctx.settings, ctx.backend = settings, backend
         ctx.set_materialize_grads(False)

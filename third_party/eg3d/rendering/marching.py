@@ -24,12 +24,14 @@ class Settings(NamedTuple):
 
     axes, box_warp: see `planes.mean_features`. fine_is_depth: the fine numbers are depths, not uniforms.
     with_features: False leaves the colours out, which are half of the work.
+    half_planes: float32 planes are looked up in half precision, their gradient is float32; of the fused one on CUDA.
     """
 
     axes: str
     box_warp: float
     fine_is_depth: bool = False
     with_features: bool = True
+    half_planes: bool = False
 
 
 class Marched(NamedTuple):

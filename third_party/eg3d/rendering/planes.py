@@ -6,6 +6,8 @@ span the same directions and y is seen by the first plane alone. That is the def
 "xy,xz,zy" is the corrected form. Nothing is flipped: larger coordinates are larger columns and rows.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -13,6 +15,7 @@ from torch.nn.functional import grid_sample
 PUBLISHED_AXES = "xy,xz,zx"
 CORRECTED_AXES = "xy,xz,zy"
 _NAMES = "xyz"
+HALF = torch.float16  # of planes that are looked up in half precision: 11 bits, numbers up to 65504
 
 
 def parse_axes(axes: str) -> list[tuple[int, int]]:
@@ -68,6 +71,21 @@ def sample_planes(planes: Tensor, points: Tensor, *, axes: str, box_warp: float)
 def mean_features(planes: Tensor, points: Tensor, *, axes: str, box_warp: float) -> Tensor:
     """The mean over the three planes of `sample_planes`: (B, K, C). Outside points divide by three as well."""
     return _lookup(planes, points, axes, box_warp).mean(dim=1).transpose(1, 2)
+
+
+def round_planes(planes: Tensor) -> Tensor:
+    """Planes with values of half precision, in the type they came in; gradients pass as they are."""
+    return _Rounding.apply(planes)
+
+
+class _Rounding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        return planes.to(HALF).to(planes.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
 
 
 def _lookup(planes: Tensor, points: Tensor, axes: str, box_warp: float) -> Tensor:

@@ -1,8 +1,8 @@
 """The renderer: coarse samples, importance samples, marching (EG3D, Sec. 3.2 and 4).
 
 `Renderer` places the coarse samples and finishes what the two implementations find along rays: `reference.py`, plain
-PyTorch, and `fused.py`, one operator with kernels for CPU and CUDA. The depth's clamp is all that joins rays: its
-limits come from the samples of the whole batch.
+PyTorch, and `fused.py`, one operator with kernels for CPU and CUDA, also on planes in half precision. The depth's clamp
+is all that joins rays: its limits come from the samples of the whole batch.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from eg3d.nn.decoder import Decoder
 from eg3d.ops import build
+from eg3d.ops.choice import chosen, chosen_renderer
 from eg3d.rendering import fused, reference
 from eg3d.rendering.marching import Marched, Settings, clamp_depth, finish_features
-from eg3d.rendering.planes import PUBLISHED_AXES, mean_features, parse_axes
+from eg3d.rendering.planes import PUBLISHED_AXES, mean_features, parse_axes, round_planes
 from eg3d.rendering.reference import Decode
 from eg3d.rendering.sampling import Uniforms, box_limits, fill_misses, stratified_depths
-from torch import Tensor, nn
+from torch import Tensor, float32, nn
 
 
 @dataclass
@@ -87,6 +88,9 @@ class Renderer(nn.Module):
         config: sampling along rays.
         impl: see `eg3d.ops.build`. Kernels take float32 (on CUDA also half-precision planes) and the `Decoder` of
             eg3d; "auto" takes the reference for anything else.
+        mode: "fused" takes the kernels of `impl`, "plain" the reference, and "half" the kernels with planes rounded to
+            half precision: samples are looked up in half the memory, and everything behind is float32. "auto" is what
+            the process has chosen (`eg3d.ops.choice`), or else "fused".
         points_at_once, recompute: of the reference, see `reference.march_rays`.
     """
 
@@ -95,12 +99,14 @@ class Renderer(nn.Module):
         config: RenderingConfig,
         impl: str = "auto",
         *,
+        mode: str = "auto",
         points_at_once: int | None = None,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
-        self.impl = impl
+        self.impl = chosen(impl)
+        self.mode = chosen_renderer(mode)
         self.points_at_once = points_at_once
         self.recompute = recompute
 
@@ -144,11 +150,19 @@ class Renderer(nn.Module):
         with_features: bool,
     ) -> Marched:
         self._check(ray_origins, uniforms)
-        settings = Settings(self.config.plane_axes, self.config.box_warp, with_features=with_features)
         depths = self._coarse_depths(ray_origins, ray_directions, uniforms.coarse)
         num_fine = self.config.depth_resolution_importance
         fine = uniforms.fine.reshape(*depths.shape[:2], -1) if num_fine else depths.new_empty(*depths.shape[:2], 0)
         backend = self._backend(planes, decoder)
+        half = self.mode == "half" and planes.dtype == float32
+        if half and backend != "cuda":
+            planes = round_planes(planes)
+        settings = Settings(
+            self.config.plane_axes,
+            self.config.box_warp,
+            with_features=with_features,
+            half_planes=half and backend == "cuda",
+        )
         if isinstance(decoder, Decoder) and backend != "ref":
             return fused.march_rays(
                 planes, decoder, ray_origins, ray_directions, depths, fine, settings, backend=backend
@@ -167,10 +181,12 @@ class Renderer(nn.Module):
 
     def _backend(self, planes: Tensor, decoder: Decode) -> str:
         """The implementation that renders these planes with this decoder."""
+        if self.mode == "plain":
+            return "ref"
         fits = fused.serves(planes, decoder)
         if self.impl in ("auto", "ref") and not fits:
             return "ref"
-        backend = build.resolve(self.impl, planes.device)
+        backend = build.resolve(self.impl, planes.device, "render")
         if not fits:
             raise ValueError(
                 f"impl is {self.impl!r}, but planes of {planes.dtype} on {planes.device} with a decoder of class "
