@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from eg3d.ops.choice import chosen
 from eg3d.ops.conv3x3 import conv3x3
 from torch import Tensor, nn
 
@@ -44,6 +45,7 @@ class ResidualUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: int) -> None:
         super().__init__()
         self.stride = stride
+        self.impl = chosen()  # of the operators, see `eg3d.ops.choice`
         self.shortcut_layer: nn.Module
         if inputs == outputs:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
@@ -65,12 +67,12 @@ class ResidualUnit(nn.Module):
         layers: tuple[Any, ...] = tuple(self.res_layer)
         norm_in, conv_in, activation, conv_out, norm_out, excitation = layers
         if torch.is_grad_enabled() or self.training or x.device.type != "cpu":
-            y = activation(conv3x3(norm_in(x), conv_in.weight))
-            y = norm_out(conv3x3(y, conv_out.weight, stride=self.stride))
+            y = activation(conv3x3(norm_in(x), conv_in.weight, impl=self.impl))
+            y = norm_out(conv3x3(y, conv_out.weight, stride=self.stride, impl=self.impl))
             return self.shortcut_layer(x) + excitation(y)
         (scale, shift), (factor, bias) = folded(norm_in), folded(norm_out)
-        y = conv3x3(x, conv_in.weight, scale=scale, shift=shift, slope=activation.weight)
-        y = conv3x3(y, conv_out.weight, stride=self.stride, factor=factor, bias=bias)
+        y = conv3x3(x, conv_in.weight, scale=scale, shift=shift, slope=activation.weight, impl=self.impl)
+        y = conv3x3(y, conv_out.weight, stride=self.stride, factor=factor, bias=bias, impl=self.impl)
         return torch.addcmul(self._shortcut(x), y, excitation.gate(y))
 
     def _shortcut(self, x: Tensor) -> Tensor:

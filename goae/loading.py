@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from eg3d import checkpoint
 from eg3d.generator import TriPlaneGenerator
+from eg3d.ops.choice import using
 from eg3d.uninitialized import Uninitialized
 from torch import nn
 
@@ -30,6 +31,7 @@ def load_inverter(
     device: str | torch.device | None = None,
     allow_unexpected: bool = False,
     force_fp32: bool = False,
+    impl: str = "auto",
 ) -> Inverter:
     """Load an inverter from weights: released files, or our own (.safetensors with its .json).
 
@@ -43,12 +45,15 @@ def load_inverter(
         allow_unexpected: ignore, with a warning, tensors in released files that the networks do not have.
         force_fp32: run the super-resolution in float32 on CUDA, where a published generator takes half precision; of
             a generator in hand, its constructor decides.
+        impl: of the operators, "auto", "ref", "cpu" or "cuda", see `eg3d.ops.choice`; of a generator in hand, its
+            constructor decides.
     Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned.
     """
-    if not isinstance(generator, TriPlaneGenerator):
-        generator = read_generator(generator, force_fp32=force_fp32)
-    encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
-    afa, trained_with = _refiner(find(refiner), allow_unexpected)
+    with using(impl):
+        if not isinstance(generator, TriPlaneGenerator):
+            generator = read_generator(generator, force_fp32=force_fp32)
+        encoding = load_encoder(encoder, generator, allow_unexpected=allow_unexpected)
+        afa, trained_with = _refiner(find(refiner), allow_unexpected)
     config = named_preset(preset) if isinstance(preset, str) else preset or trained_with
     goae = GOAE(generator, encoding, afa, config)
     return Inverter(goae.to(device or next(generator.parameters()).device))

@@ -28,7 +28,7 @@ from goae.benchmark.recipe import measure_stage
 from goae.benchmark.report import part_values, tell_check, write_json
 from goae.benchmark.run import RECORD, SCRATCH
 from goae.config import CheckGPUConfig, PriorConfig, TrainConfig
-from goae.runs.setup import device_of
+from goae.runs.setup import named_device
 
 Values = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ class Check:
     def __init__(self, config: CheckGPUConfig, full: TrainConfig, device: torch.device, path: Path) -> None:
         """Start the clock; `full` is the training that is timed."""
         self.config, self.full, self.path = config, full, path
-        self.setting = Setting(device, 0, config.repeats)
+        self.setting = Setting(device, 0, config.repeats, config.impl, config.renderer)
         self.end = time.monotonic() + 60 * config.minutes
         self.sections: dict[str, Values] = {}
         self.values: Values = {"check": self.sections}
@@ -182,7 +182,7 @@ def check_gpu(config: CheckGPUConfig, full: TrainConfig) -> Path:
     Returns: the path of the JSON.
     Raises: ValueError without a GPU, unless a CPU is asked for by name; at the end, if a section failed.
     """
-    device = device_of(config)
+    device = named_device(config.device)
     if device.type != "cuda" and config.device == "auto":
         raise ValueError(
             "PyTorch finds no GPU, and this is a check of one: install a build of PyTorch for CUDA, or give device=cpu "
@@ -217,7 +217,7 @@ def read_tests(report: Path) -> Values:
 def _build(setting: Setting, report: Callable[[], None]) -> Values:
     began = time.perf_counter()
     operators.resolve(setting.device.type, setting.device)
-    return {"built_s": time.perf_counter() - began}
+    return {"built_s": time.perf_counter() - began, "operators": operators.describe("auto", setting.device)}
 
 
 def _train(

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from eg3d.ops.choice import choose
 
 from goae.benchmark.machine import Machine, describe
 from goae.benchmark.measure import Measured, measure
@@ -34,12 +35,15 @@ class Setting:
     device: torch.device
     num_threads: int
     repeats: int
+    impl: str = "auto"  # of our side, see `eg3d.ops.choice`
+    renderer: str = "fused"
 
     def apply(self) -> None:
-        """Threads and seed of this process, and no TF32."""
+        """Threads, seed and operators of this process, and no TF32."""
         forbid_tf32()
         if self.device.index is not None:
             torch.cuda.set_device(self.device)
+        choose(self.impl, self.renderer)
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         torch.manual_seed(SEED)

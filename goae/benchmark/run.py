@@ -31,7 +31,7 @@ def bench(config: BenchConfig, worlds: Worlds) -> Path:
     comparable = config.full == BenchConfig().full and config.batch_size == 1
     if config.update and not comparable:
         raise ValueError("update=true keeps the record's sizes: leave out batch_size and full, or update=true")
-    setting = Setting(device_of(config), config.num_threads, config.repeats)
+    setting = Setting(device_of(config), config.num_threads, config.repeats, config.impl, config.renderer)
     names = choose(config.parts, bf16=has_bf16(setting.device))
     machine = measure_machine(setting)
     output = output_path(config, setting.device)

@@ -223,5 +223,7 @@ def build_method(name: str, given: Given) -> Tested:
     if name not in METHODS:
         raise ValueError(f"methods has {name!r}; expected some of {', '.join(METHODS)}")
     tested = METHODS[name](given)
-    forced = {"force_fp32": True} if given.weights.force_fp32 else {}
+    forced: dict[str, Any] = {"force_fp32": True} if given.weights.force_fp32 else {}
+    if given.generator.renderer.mode == "half":
+        forced["renderer"] = "half"
     return replace(tested, settings=tested.settings | forced)

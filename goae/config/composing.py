@@ -41,7 +41,7 @@ FREE = (
 # Files that may have moved; whether there is one may not change.
 MOVABLE = ("paths.generator", "paths.encoder", "paths.backbone", "data.train", "data.validation", "data.test")
 # What may change as well, but moves the numbers: a run notes it, with the step, in changes.jsonl.
-TUNED = ("precision", "force_fp32", "deterministic")
+TUNED = ("precision", "force_fp32", "deterministic", "impl", "renderer")
 TUNED_ENDS = ("lr", "generator_lr", "discriminator_lr", "clip_grad_norm", "skip_nonfinite")
 FREE_FIT = ("steps", "log_every", "image_every", "evaluate_every", "save_every")
 # What on the command line needs a plugin of the extra `sweep`, by the plugin's module.

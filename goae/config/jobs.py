@@ -7,7 +7,7 @@ from typing import Any
 from goae.baselines.optimization import SPACES, OptimizationConfig
 from goae.baselines.pose_optimization import PoseOptimizationConfig
 from goae.baselines.pti import PTIConfig
-from goae.config.training import PerceptionConfig, check_device, find_run
+from goae.config.training import Operators, PerceptionConfig, check_device, find_run
 from goae.editing.directions import EditConfig
 from goae.editing.interfacegan import InterFaceGANConfig
 from goae.evaluation.conditions import ConditionsConfig
@@ -28,7 +28,7 @@ class BaselinesConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Operators):
     """scripts/evaluate.py and scripts/report.py: a trained run on its test images."""
 
     run: str = ""  # a trained run below `runs`, or a shipped one
@@ -41,6 +41,7 @@ class EvaluateConfig:
     shipped: str = path()  # folder of an encoder and a refiner for the same generator, measured beside the run
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.run:
             raise ValueError("run is empty; give the name of a trained run, for example run=mini-seed0")
         if self.num_images < 0 or self.batch_size < 1 or self.timing_images < 1:
@@ -58,7 +59,7 @@ class EvaluateConfig:
 
 
 @dataclass
-class SweepReportConfig:
+class SweepReportConfig(Operators):
     """scripts/sweep_report.py: the runs of a sweep side by side."""
 
     name: str = ""  # of the sweep, sweep=NAME of scripts/train.py
@@ -73,13 +74,14 @@ class SweepReportConfig:
     output: str = path(written=True)  # of the page, the CSV beside it; empty: <runs>/<experiment_name>-<name>.html
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.name:
             raise ValueError("name is empty; give that of a sweep, for example name=table2")
         self.pattern = self.pattern or f"{self.experiment_name}-{self.name}-*"
 
 
 @dataclass
-class InvertConfig:
+class InvertConfig(Operators):
     """scripts/invert.py: photos to saved inversions."""
 
     input: str = path()  # an image, or a folder or zip of them, subfolders included
@@ -98,6 +100,7 @@ class InvertConfig:
     force_fp32: bool = False  # super-resolution in float32 on CUDA, too, as where the run says so
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.camera, str):
             self.camera = ",".join(map(str, self.camera))
         if not self.input or bool(self.camera) == bool(self.regressor_path):
@@ -114,7 +117,7 @@ class InvertConfig:
 
 
 @dataclass
-class PriorMetricsConfig:
+class PriorMetricsConfig(Operators):
     """scripts/prior_metrics.py: images of a generator against those of a data set."""
 
     weights: str = path()  # of a generator: .safetensors, or .pkl as published
@@ -131,6 +134,7 @@ class PriorMetricsConfig:
     metrics: str = path(written=True)  # file of numbers whose section `prior` gets those of the shipped generator
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         missing = [name for name in ("weights", "images") if not getattr(self, name)]
         if missing:
             raise ValueError(
@@ -144,7 +148,7 @@ class PriorMetricsConfig:
 
 
 @dataclass
-class CheckMetersConfig:
+class CheckMetersConfig(Operators):
     """scripts/check_meters.py: whether the meters of the tables can tell procedural people apart."""
 
     multiview: str = path("data/mini/multiview.zip")  # unseen people with every expression from every view
@@ -161,6 +165,7 @@ class CheckMetersConfig:
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its sections `meters` and `perception`
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in self.meters if name not in METERS]
         if unknown:
             raise ValueError(f"meters has {', '.join(unknown)}; expected names out of {', '.join(METERS)}")
@@ -170,7 +175,7 @@ class CheckMetersConfig:
 
 
 @dataclass
-class InvertHeadsConfig:
+class InvertHeadsConfig(Operators):
     """scripts/invert_heads.py: inversion of procedural heads by optimisation, and what it has to beat."""
 
     generator_path: str = path("goae/assets/mini/generator.safetensors")
@@ -187,6 +192,7 @@ class InvertHeadsConfig:
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # its section `prior`; empty: for a trial
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.spaces or set(self.spaces) - set(SPACES):
             raise ValueError(f"spaces is {self.spaces}; expected some of {', '.join(SPACES)}")
         if self.num_images < 0 or self.batch_size < 1 or self.num_shown < 1:
@@ -195,7 +201,7 @@ class InvertHeadsConfig:
 
 
 @dataclass
-class FiguresConfig:
+class FiguresConfig(Operators):
     """scripts/figures.py: a figure of the paper, measured and drawn."""
 
     figure: int = 0  # its number in the paper; 0: list them
@@ -226,13 +232,14 @@ class FiguresConfig:
     metrics: str = path("goae/assets/mini/metrics.json", written=True)  # empty: only the picture, for a trial
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.shown < self.conditions.num_z:
             raise ValueError(f"shown is {self.shown}; expected a number below conditions.num_z {self.conditions.num_z}")
         check_device(self.device)
 
 
 @dataclass
-class DirectionsConfig:
+class DirectionsConfig(Operators):
     """scripts/train_directions.py: edit directions of a generator."""
 
     generator_path: str = path("goae/assets/mini/generator.safetensors")
@@ -248,6 +255,7 @@ class DirectionsConfig:
     device: str = "auto"  # auto | cpu | cuda | cuda:N
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if bool(self.codes) != bool(self.scores) or (self.codes and self.export):
             raise ValueError("give codes= and scores= together, or export= alone, or none of them")
         if not self.attributes or self.num_measured < 4:
@@ -256,7 +264,7 @@ class DirectionsConfig:
 
 
 @dataclass
-class EditsConfig:
+class EditsConfig(Operators):
     """scripts/eval_edits.py: edits of inverted heads, from several views."""
 
     run: str = "mini_long-seed0"  # of both stages
@@ -273,6 +281,7 @@ class EditsConfig:
     output: str = path("docs/results/mini/edits.json", written=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         labels = [edit.label for edit in self.edits]
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"edits has the labels {labels}; expected some, each of them once")
@@ -282,7 +291,7 @@ class EditsConfig:
 
 
 @dataclass
-class CheckGPUConfig:
+class CheckGPUConfig(Operators):
     """scripts/check_gpu.py: what a GPU does with the kernels and the training."""
 
     minutes: float = 8.0  # what is not measured by then is left out
@@ -297,13 +306,14 @@ class CheckGPUConfig:
     full: list[str] = field(default_factory=lambda: ["experiment=ffhq", "paths.generator=random"])  # what is trained
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.minutes <= 0 or self.steps < 1 or self.repeats < 1 or min([*self.batches, 1]) < 1:
             raise ValueError("expected minutes > 0, steps >= 1, repeats >= 1 and batches of at least one image")
         check_device(self.device)
 
 
 @dataclass
-class BenchConfig:
+class BenchConfig(Operators):
     """scripts/bench.py: speed and memory against the plain reference."""
 
     parts: list[str] = field(default_factory=list)  # names in goae/benchmark/parts.py; empty: all
@@ -319,6 +329,7 @@ class BenchConfig:
     prior: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.repeats < 1 or self.batch_size < 1 or self.num_threads < 0:
             raise ValueError("expected repeats >= 1, batch_size >= 1 and num_threads >= 0")
         check_device(self.device)

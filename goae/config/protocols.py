@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from goae.config.jobs import BaselinesConfig
-from goae.config.training import check_device, find_run
+from goae.config.training import Operators, check_device, find_run
 from goae.evaluation.measuring import MetricsConfig
 from goae.evaluation.paper_tables import TABLES
 from goae.evaluation.protocols import PROTOCOLS, RECORDED_METHODS
@@ -50,7 +50,7 @@ class SubsetConfig:
 
 
 @dataclass
-class ProtocolConfig:
+class ProtocolConfig(Operators):
     """scripts/eval_celebahq.py and scripts/eval_mead.py: methods on a test set by one of the paper's protocols."""
 
     protocol: str = "input_view"  # input_view | novel_view
@@ -85,6 +85,7 @@ class ProtocolConfig:
     records: str = path(written=True)  # file of numbers whose section `goae` gets those of w_plus and full; empty: none
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol is {self.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
         files = [self.generator_path, self.encoder_path, self.refiner_path]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eg3d.generator import GeneratorConfig
+from eg3d.ops.choice import RENDERERS, checked, configured
 
 from goae.camera.regressor import RegressorConfig
 from goae.data.batches import DataConfig
@@ -84,6 +85,21 @@ class CanonicalConfig:
     erode: int = 1  # pixels of the depth map by which the background is shrunk
 
 
+@dataclass(kw_only=True)
+class Operators:
+    """How the networks of a job are computed; see docs/performance.md.
+
+    What changes is rounding, except for renderer=half.
+    """
+
+    impl: str = "auto"  # auto | ref, plain PyTorch | cpu, cuda, its kernels or none; EG3D_IMPL goes over it
+    renderer: str = "fused"  # fused | plain | half, planes in half precision | auto, on CUDA the fastest when training
+
+    def __post_init__(self) -> None:
+        configured(self.impl)
+        checked(self.renderer, "renderer", RENDERERS)
+
+
 class InRunFolder:
     """A job that leaves everything in one folder."""
 
@@ -97,7 +113,7 @@ class InRunFolder:
 
 
 @dataclass
-class TrainConfig(InRunFolder):
+class TrainConfig(Operators, InRunFolder):
     """Everything that scripts/train.py needs; each key is overridden as KEY=VALUE."""
 
     experiment_name: str = ""  # set by experiment=...; the default run name starts with it
@@ -131,6 +147,7 @@ class TrainConfig(InRunFolder):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stage not in STAGES:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
         if self.method not in METHODS:
@@ -156,7 +173,7 @@ class TrainConfig(InRunFolder):
 
 
 @dataclass
-class PriorConfig(InRunFolder):
+class PriorConfig(Operators, InRunFolder):
     """scripts/train_prior.py: a generator, by EG3D's recipe, in the mini world after a supervised warm start."""
 
     experiment_name: str = ""
@@ -179,6 +196,7 @@ class PriorConfig(InRunFolder):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stage not in PRIOR_STAGES:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(PRIOR_STAGES)}")
         missing = sorted(self._needed_extras() - set(self.data.extras))
@@ -200,7 +218,7 @@ class PriorConfig(InRunFolder):
 
 
 @dataclass
-class CameraConfig(InRunFolder):
+class CameraConfig(Operators, InRunFolder):
     """scripts/train_camera.py: a camera regressor, trained on a generator's renders."""
 
     experiment_name: str = ""
@@ -220,6 +238,7 @@ class CameraConfig(InRunFolder):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.run = run_name(self)
 
 

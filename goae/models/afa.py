@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from eg3d.ops.choice import chosen
 from eg3d.ops.conv3x3 import LANES, conv3x3
 from torch import Tensor, nn
 
@@ -100,10 +101,11 @@ class EqualizedConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale = 1 / math.sqrt(9 * inputs)
+        self.impl = chosen()  # of the operators, see `eg3d.ops.choice`
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        return conv3x3(x, self.weight * self.scale, bias=self.bias)
+        return conv3x3(x, self.weight * self.scale, bias=self.bias, impl=self.impl)
 
 
 class ScaledLeakyReLU(nn.Module):
@@ -143,14 +145,17 @@ class AlignAndConvolve(nn.Module):
             channels, config.attention_heads, dropout=config.dropout, batch_first=True
         )
         self.conv_gamma, self.conv_beta = _identity_modulation(channels, channels)
+        self.impl = chosen()
 
     def forward(self, features: Tensor, residual_features: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, C, r, r) and F_dI (B, C, t, t) -> gamma and beta (B, C, r, r)."""
         memory = _normalized_tokens(residual_features)
         aligned, _ = self.attention(_normalized_tokens(features), memory, memory, need_weights=False)
         aligned = _map_of(aligned, features)
-        gamma, beta = self.conv_gamma, self.conv_beta
-        return conv3x3(aligned, gamma.weight, bias=gamma.bias), conv3x3(aligned, beta.weight, bias=beta.bias)
+        gamma, beta = (
+            conv3x3(aligned, conv.weight, bias=conv.bias, impl=self.impl) for conv in (self.conv_gamma, self.conv_beta)
+        )
+        return gamma, beta
 
 
 class TwoAttentions(nn.Module):
@@ -181,13 +186,16 @@ class ConvolveOnly(nn.Module):
     def __init__(self, config: AFAConfig) -> None:
         super().__init__()
         self.conv_gamma, self.conv_beta = _identity_modulation(2 * config.feature_channels, config.feature_channels)
+        self.impl = chosen()
 
     def forward(self, features: Tensor, residual_features: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, C, r, r) and F_dI (B, C, t, t) -> gamma and beta (B, C, r, r)."""
         pooled = F.adaptive_avg_pool2d(residual_features, (features.shape[2], features.shape[3]))
         both = torch.cat([features, pooled], dim=1)
-        gamma, beta = self.conv_gamma, self.conv_beta
-        return conv3x3(both, gamma.weight, bias=gamma.bias), conv3x3(both, beta.weight, bias=beta.bias)
+        gamma, beta = (
+            conv3x3(both, conv.weight, bias=conv.bias, impl=self.impl) for conv in (self.conv_gamma, self.conv_beta)
+        )
+        return gamma, beta
 
 
 MODULATIONS: dict[str, type[nn.Module]] = {"paper": AlignAndConvolve, "official": TwoAttentions, "conv": ConvolveOnly}
@@ -208,6 +216,7 @@ class AFA(nn.Module):
             EqualizedConv(last, channels), ScaledLeakyReLU(), EqualizedConv(channels, channels)
         )
         self.modulation = MODULATIONS[config.variant](config)
+        self.impl = chosen()
 
     def train(self, mode: bool = True) -> "AFA":
         """Training mode, but for BatchNorm if `config.bn_eval`."""
@@ -242,7 +251,7 @@ class AFA(nn.Module):
         factor, bias = folded(norm)
         empty = LANES - residual.shape[1]
         x, weight = F.pad(residual, (0, 0, 0, 0, 0, empty)), F.pad(conv.weight, (0, 0, 0, 0, 0, empty))
-        return conv3x3(x, weight, factor=factor, bias=bias, slope=activation.weight)
+        return conv3x3(x, weight, factor=factor, bias=bias, slope=activation.weight, impl=self.impl)
 
     def _check(self, image: Tensor, image_w: Tensor, features: Tensor) -> None:
         side, cut = self.config.image_resolution, self.config.feature_resolution

@@ -15,7 +15,11 @@ def with_samples(generator: TriPlaneGenerator, samples: int, *, recompute: bool 
     if samples:
         rendering = replace(rendering, depth_resolution=samples, depth_resolution_importance=samples)
     other = TriPlaneGenerator(
-        replace(generator.config, rendering=rendering), recompute=recompute, force_fp32=generator.force_fp32
+        replace(generator.config, rendering=rendering),
+        generator.impl,
+        renderer=generator.renderer.mode,
+        recompute=recompute,
+        force_fp32=generator.force_fp32,
     )
     other.load_state_dict(generator.state_dict())
     return other.to(generator.w_avg.device).eval().requires_grad_(False)

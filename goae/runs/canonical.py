@@ -18,8 +18,9 @@ def canonical_stats(config: TrainConfig) -> Path:
     Raises: ValueError if other statistics are there, which may be those that are shipped.
     """
     path = build.stats_path(config)
-    generator = build.for_training(config, build.build_generator(config)).to(device_of(config))
-    background = build.build_background(config.perception, device_of(config))
+    device = device_of(config)
+    generator = build.for_training(config, build.build_generator(config)).to(device)
+    background = build.build_background(config.perception, device)
     partial = path.with_name(path.name + ".partial")
     wanted = config.canonical
     if path.exists():

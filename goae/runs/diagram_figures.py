@@ -22,7 +22,8 @@ TREE_DEPTH = 2
 
 def generator_diagram(config: FiguresConfig) -> Path:
     """Fig. 2: from z and p to planes, image and depth."""
-    generator = read_generator(config.generator_path).to(device_of(config))
+    device = device_of(config)
+    generator = read_generator(config.generator_path).to(device)
     z, c = torch.zeros(1, generator.config.z_dim), canonical_label()
     with torch.inference_mode():
         ws = generator.mapping(z.to(generator.w_avg), c.to(generator.w_avg))

@@ -28,6 +28,7 @@ from goae.evaluation.timing import inversion_seconds
 from goae.inversion import Inverter
 from goae.loading import load_inverter
 from goae.losses.reconstruction import pooled
+from goae.runs.renderers import wanted_renderer
 from goae.runs.setup import device_of, finished_stages, open_images, run_encoder, run_inverter, trained
 from goae.weights import find
 
@@ -37,6 +38,7 @@ Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 def evaluate(config: EvaluateConfig) -> Path:
     """Write `evaluation/<method>.csv`, one row per image, and `evaluation/summary.json`; returns the latter's path."""
     run = load_run(config.run_dir, TrainConfig)
+    run.impl, run.renderer = config.impl, config.renderer
     folder, made_from = config.folder / "evaluation", sources(config, run)
     if is_measured(folder / "summary.json", made_from):
         print(f"{config.run_dir}: evaluation is complete")
@@ -109,8 +111,11 @@ def sources(config: EvaluateConfig, run: TrainConfig) -> dict[str, Any]:
     hashes = {name: file_hash(path) for name, path in files.items()}
     images = test_images(run)
     forced = {"force_fp32": True} if run.force_fp32 else {}
+    asked = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("impl", "renderer")}
+    if wanted_renderer(run) == "half":
+        asked["renderer"] = "half"
     named = drawn_split(images.source) or images_hash(images)
-    return hashes | {"images": named} | dataclasses.asdict(config) | forced
+    return hashes | {"images": named} | asked | forced
 
 
 def is_measured(path: Path, made_from: dict[str, Any]) -> bool:

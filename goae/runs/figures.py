@@ -49,7 +49,8 @@ def list_figures(config: FiguresConfig) -> str:
 
 def canonical_study(config: FiguresConfig) -> Path:
     """Fig. 3: one z under the pose conditions left, front and right; section `canonical` of the numbers."""
-    generator = read_generator(config.generator_path).to(device_of(config))
+    device = device_of(config)
+    generator = read_generator(config.generator_path).to(device)
     found = measure_conditions(config, generator)
     records = {name: condition_record(found[name], found["front"], name) for name in CONDITIONS}
     path = Path(config.output) / "figure-3.png"

@@ -229,8 +229,9 @@ def open_method(config: FiguresConfig, source: str) -> Method[Any]:
                 f"scripts/train_camera.py"
             )
         perception = PerceptionConfig("alex", config.networks.lpips_path, identity="none", background="depth")
-        lpips = build.build_perception(perception, device_of(config)).lpips
-        generator = read_generator(config.generator_path).to(device_of(config))
+        device = device_of(config)
+        lpips = build.build_perception(perception, device).lpips
+        generator = read_generator(config.generator_path).to(device)
         if source == "pose_opt":
             goae = run_encoder(open_run(config, config.ours)).goae
             return build.build_pose_opt(config.optimisers, generator, lpips, encode=build.codes_of(goae))

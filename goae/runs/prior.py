@@ -24,6 +24,7 @@ from goae.evaluation.distribution import (
 )
 from goae.evaluation.image_metrics import mse, psnr
 from goae.extractors.lpips import LPIPS
+from goae.runs.renderers import settle_renderer
 from goae.runs.setup import check_splits, launch, open_batches, open_images, stack, unfinished
 from goae.training.adversarial import AdversarialStage
 from goae.training.exchange import sum_over_ranks
@@ -76,6 +77,7 @@ def warm_start(
 ) -> tuple[WarmStartStage, Evaluate]:
     """A generator that will be fitted to images of known factors, and its error on held-out ones."""
     generator = start(config, config.paths.generator).to(fabric.device)
+    settle_renderer(config, generator, config.warm_start.fit.micro, fabric)
     samples = [held_out[i] for i in range(min(config.validation.num_images, len(held_out)))]
     evaluate = partial(validate, samples=samples, batch_size=config.validation.batch_size, device=fabric.device)
     return WarmStartStage(generator, lpips, config.warm_start), evaluate
@@ -86,6 +88,7 @@ def adversarial(
 ) -> tuple[AdversarialStage, Evaluate]:
     """EG3D's recipe from the weights that `adversarial_weights` finds, and distances from the held-out images."""
     generator = start(config, adversarial_weights(config)).to(fabric.device)
+    settle_renderer(config, generator, config.adversarial.fit.micro, fabric)
     discriminator = build.build_discriminator(config).to(fabric.device)
     supervised = None
     if config.adversarial.bridge.supervised:

@@ -6,6 +6,7 @@ from typing import Any
 
 from goae.config import RANDOM, CameraConfig, PriorConfig, TrainConfig, check_device, load_run
 from goae.runs.prior import train_prior
+from goae.runs.renderers import stored_renderer
 from goae.runs.train import train
 from goae.runs.train_camera import train_camera
 from goae.training.nonfinite import Failure, NonFiniteLossError, read_failure
@@ -33,6 +34,8 @@ def replay(folder: Path, *, device: str = "") -> tuple[Failure, str, Failure | N
     config = load_run(folder, schema)
     config.num_devices, config.device = 1, device or config.device
     check_device(config.device)
+    if config.renderer == "auto":
+        config.renderer = stored_renderer(folder.parents[1])
     config.paths.backbone = config.paths.backbone or RANDOM  # what an empty path meant before it had to be said
     try:
         job(config, failure)

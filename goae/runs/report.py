@@ -43,6 +43,7 @@ COLUMN_FORMATS = {
 def report(config: EvaluateConfig) -> Path:
     """Write `report.html` from a run's metrics, its evaluation and fresh pictures of test images."""
     run = load_run(config.run_dir, TrainConfig)
+    run.impl, run.renderer = config.impl, config.renderer
     summary = read_summary(config.folder)
     sections = [
         Section("Input view of the test images", summary_table(summary)),

@@ -2,12 +2,16 @@
 
 from goae.errors import ends_with_this_process
 
+import logging
 import os
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from eg3d.ops.build import describe
+from eg3d.ops.choice import choose, chosen_renderer, configured
 from torch import Tensor
 
 from goae import build
@@ -29,6 +33,7 @@ from goae.inversion import Inverter
 from goae.loading import load_encoder, load_inverter
 from goae.models.latent_inverter import LatentInverter
 from goae.precision import choose_algorithms, forbid_tf32
+from goae.runs.renderers import wanted_renderer
 from goae.training import checkpoint
 from goae.training.loop import FitConfig, split_slots
 from goae.weights import find
@@ -36,13 +41,27 @@ from goae.weights import find
 if TYPE_CHECKING:  # it takes seconds to import, and a configuration is checked without it
     from lightning_fabric import Fabric
 
+log = logging.getLogger(__name__)
 
-class Launched(Protocol):
-    """A configuration of a job that runs in one process or several."""
+
+class OnDevice(Protocol):
+    """A configuration of a job that computes."""
 
     @property
     def device(self) -> str:
         """auto, cpu, cuda or cuda:N."""
+
+    @property
+    def impl(self) -> str:
+        """Of the operators, see `eg3d.ops.choice`."""
+
+    @property
+    def renderer(self) -> str:
+        """fused, plain, half or auto."""
+
+
+class Launched(OnDevice, Protocol):
+    """A configuration of a job that runs in one process or several."""
 
     @property
     def num_devices(self) -> int:
@@ -83,6 +102,7 @@ def launch(config: Launched, *, deterministic: bool = True) -> "Fabric":
     )
     ends_with_this_process(getattr(fabric.strategy.launcher, "procs", []))
     fabric.launch()
+    settle_operators(config, fabric.device)
     return fabric
 
 
@@ -173,27 +193,51 @@ def finished_stages(config: TrainConfig) -> tuple[str, ...]:
 def open_run(config: EditsConfig | FiguresConfig | InvertConfig, name: str) -> TrainConfig:
     """The configuration of a run by its name, on the device asked for; FileNotFoundError if there is none."""
     run = load_run(find_run(config.runs, name), TrainConfig)
-    run.device = config.device
+    run.device, run.impl, run.renderer = config.device, config.impl, config.renderer
     return run
 
 
-class OnDevice(Protocol):
-    """A configuration that names a device: auto, cpu, cuda or cuda:N."""
-
-    device: str
-
-
 def device_of(config: OnDevice) -> torch.device:
-    """Return the device of jobs that use one, which compute without TF32. Raises: as `check_cuda`."""
-    check_cuda(config.device)
+    """Return the device of jobs that use one, which compute without TF32 and with the operators asked for.
+
+    Raises: as `check_cuda` and `settle_operators`.
+    """
+    device = named_device(config.device)
+    settle_operators(config, device)
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """Return the device of a name, which computes without TF32. Raises: as `check_cuda`."""
+    check_cuda(name)
     forbid_tf32()
     choose_algorithms(deterministic=True)
-    if config.device == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(config.device)
+    device = torch.device(name)
     if device.index is not None:
         torch.cuda.set_device(device)  # kernels are started on the current one
     return device
+
+
+def settle_operators(config: OnDevice, device: torch.device) -> None:
+    """Take the configured operators in this process, build and compare their kernels, and log what is used.
+
+    Raises: ValueError if the implementation that was named is one of another device, or cannot be had.
+    """
+    impl = configured(config.impl)
+    if impl not in ("auto", "ref", device.type):
+        raise ValueError(f"impl is {impl!r}, but the device is {device.type}: give impl=auto, or another device")
+    choose(impl, wanted_renderer(config))
+    try:
+        _log_operators(describe(impl, device), chosen_renderer())
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+@cache
+def _log_operators(operators: str, renderer: str) -> None:
+    log.info("operators: %s; renderer: %s", operators, renderer)
 
 
 def check_cuda(name: str, num_devices: int = 1) -> None:
@@ -226,9 +270,9 @@ def run_encoder(config: TrainConfig) -> EncoderOnly:
     if config.method == "goae" and "refiner" in finished_stages(config):
         return EncoderOnly(run_inverter(config).goae)
     if config.method == "goae":
-        generator = build.build_generator(config)
+        device, generator = device_of(config), build.build_generator(config)
         inverter = LatentInverter(generator, load_encoder(trained(config, "encoder"), generator))
-        return EncoderOnly(inverter.to(device_of(config)))
+        return EncoderOnly(inverter.to(device))
     device = device_of(config)
     parser = build.build_parser(config, device) if config.method == "ide3d" else None
     encoder = trained(config, "encoder")

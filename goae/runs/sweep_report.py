@@ -68,7 +68,11 @@ def read_cells(config: SweepReportConfig) -> list[Cell]:
 def evaluation(config: SweepReportConfig, run: TrainConfig) -> EvaluateConfig:
     """How a run is measured: all alike."""
     settings = config.num_images, config.batch_size, config.timing_images
-    return EvaluateConfig(run.run, config.runs, *settings, config.identity, config.identity_path)
+    return EvaluateConfig(
+        *(run.run, config.runs, *settings, config.identity, config.identity_path),
+        impl=config.impl,
+        renderer=config.renderer,
+    )
 
 
 def cell_rows(cell: Cell, summaries: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from goae.models.latent_inverter import LatentEncoder, LatentInverter
 from goae.models.pyramid_encoder import E4EEncoder
 from goae.models.storage import read_model
 from goae.runs.needs import require_files
+from goae.runs.renderers import settle_renderer
 from goae.runs.setup import check_order, check_splits, launch, open_batches, open_images, stack, trained, unfinished
 from goae.runs.sources import claim_sources
 from goae.states import load_strictly
@@ -60,6 +61,8 @@ def train(config: TrainConfig, failure: Failure | None = None) -> Path:
     check_splits({name: fit_config(config, name) for name in todo}, fabric.world_size)
     splits = open_splits(config)  # checks all of them before networks are built
     generator, goae, perception = build_parts(config, todo, fabric.device)
+    micro = fit_config(config, todo[0]).micro
+    settle_renderer(config, generator.to(fabric.device), micro, fabric, write=failure is None)
     tracker = Tracker(
         config.run_dir,
         config.logging,

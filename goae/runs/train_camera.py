@@ -10,6 +10,7 @@ from goae import build
 from goae.camera.regressor import CameraRegressor, load_regressor, save_regressor
 from goae.config import CameraConfig, claim_run, to_plain
 from goae.evaluation.runner import write_json
+from goae.runs.renderers import settle_renderer
 from goae.runs.setup import launch, open_images
 from goae.training.camera_stage import HELD_OUT, CameraStage, CameraValidation
 from goae.training.loop import fit
@@ -36,6 +37,7 @@ def train_camera(config: CameraConfig, failure: Failure | None = None) -> Path:
     labels = pose_labels(config)
     held_out = open_images(config, config.data.validation) if config.data.validation else None
     generator = build.build_generator(config).to(fabric.device)
+    settle_renderer(config, generator, config.camera.fit.micro, fabric, write=failure is None)
     stage = CameraStage(build.build_regressor(config), generator, labels, config.camera)
     sizes = {"num_images": config.validation.num_images, "batch_size": config.validation.batch_size}
     validation = CameraValidation(held_out_renders(config, stage), held_out, **sizes)

@@ -31,7 +31,8 @@ def train_directions(config: DirectionsConfig) -> Path:
 
     Returns: the folder written.
     """
-    generator = read_generator(config.generator_path).to(device_of(config))
+    device = device_of(config)
+    generator = read_generator(config.generator_path).to(device)
     if config.export:
         return export_heads(config, generator)
     network = None if config.scores else MiniPerception(config.network_path or None).to(generator.w_avg.device)
