@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import torch
 from eg3d.ops import build as operators
+from eg3d.ops import first_use
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -110,7 +111,7 @@ class Check:
         return {}
 
     def build(self) -> Values:
-        """Build and load the kernels of the device; no time if they were built before."""
+        """Build and load the kernels of the device, and compare each with its plain definition, whatever was noted."""
         return run_apart(_build, self.setting, seconds=self.left("build"))
 
     def tests(self) -> Values:
@@ -216,8 +217,13 @@ def read_tests(report: Path) -> Values:
 
 def _build(setting: Setting, report: Callable[[], None]) -> Values:
     began = time.perf_counter()
-    operators.resolve(setting.device.type, setting.device)
-    return {"built_s": time.perf_counter() - began, "operators": operators.describe("auto", setting.device)}
+    kind, device = setting.device.type, setting.device
+    operators.resolve(kind, device)
+    values: Values = {"built_s": time.perf_counter() - began}
+    found = {name: first_use.verdict_of(name, device) for name in first_use.CASES if operators.backend_has(kind, name)}
+    wrong = {name: told for name, told in found.items() if told}
+    values["as_defined"] = [name for name in found if name not in wrong]
+    return values | ({"failed": f"{len(wrong)} kernels compute something else", "failures": wrong} if wrong else {})
 
 
 def _train(

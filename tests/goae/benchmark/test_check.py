@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from composing import composed_as
+from eg3d.ops import first_use
 from measuring import sleeping
 
 from goae.benchmark import check, recipe
@@ -66,7 +67,8 @@ def test_sections_are_written_one_by_one(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "gpu.json").read_text())["check"]
     assert words == ["measured", "failed", "measured"] and list(written) == sections
     assert written["tests"]["failed"] == "no test was run"
-    assert written["environment"]["torch"] == torch.__version__ and written["build"]["built_s"] > 0
+    assert written["environment"]["torch"] == torch.__version__
+    assert set(written["build"]["as_defined"]) == set(first_use.CASES)
 
 
 def test_without_time_nothing_is_begun(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def compare(operator: str, device: torch.device) -> str:
         _thread.comparing = False
 
 
+def verdict_of(operator: str, device: torch.device) -> str:
+    """Do as `compare` in a thread of its own, without the caller's autocast and hooks; an error is a verdict."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(compare, operator, device).result()
+    except Exception as error:  # whatever a kernel that fails raises
+        return f"it raised {type(error).__name__}: {error}"
+
+
 def identify(device: torch.device, library: Path) -> str:
     """Return what a verdict holds for: the device, its driver, PyTorch, and the compiled library."""
     parts = [device.type]
@@ -108,22 +117,13 @@ def _judge(operator: str, device: torch.device, library: Path) -> str:
             return stored
         _note(path, who, operator, BEGUN)
         try:
-            found = _compared(operator, device)
+            found = verdict_of(operator, device)
         except BaseException:  # interrupted
             _note(path, who, operator, None)
             raise
         _note(path, who, operator, found)
         _require_alive(operator, device, found)
     return found
-
-
-def _compared(operator: str, device: torch.device) -> str:
-    """`compare` in a thread of its own, which knows nothing of the caller's autocast, inference, modes and hooks."""
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(compare, operator, device).result()
-    except Exception as error:  # whatever a kernel that fails raises
-        return f"it raised {type(error).__name__}: {error}"
 
 
 def _require_alive(operator: str, device: torch.device, found: str) -> None:
