@@ -18,6 +18,7 @@ from eg3d.cameras import LABEL_LENGTH, check_label
 from eg3d.checkpoint import generator_hash
 from eg3d.integrity import load_tensors, save_tensors
 from eg3d.nn.backbone import Features
+from eg3d.transfer import send
 from torch import Tensor
 
 from goae.models.goae import GOAE
@@ -116,7 +117,7 @@ class Inverter:
         """
         goae, config = self.goae, self.goae.generator.config
         full, small = photos(image, config.image_resolution, goae.encoder_resolution)
-        full, small = full.to(self.device), small.to(self.device)
+        full, small = send(full, self.device), send(small, self.device)
         c = self._labels(c, len(full), radius=config.avg_camera_radius)
         if not isinstance(seed, Integral):
             raise ValueError(f"seed is {seed!r}; expected an integer")
@@ -143,10 +144,7 @@ class Inverter:
         _check_inversion(inversion)
         if resolution is not None and not isinstance(resolution, Integral):
             raise ValueError(f"resolution is {resolution!r}; expected an integer")
-        batch = len(inversion.ws)
-        c = self._labels(c, batch)
-        planes, ws = (x.expand(len(c), *x.shape[1:]) if batch == 1 else x for x in (inversion.planes, inversion.ws))
-        return _finite_view(self.goae.render(planes, ws, c, resolution=resolution))
+        return self._render(inversion, self._labels(c, len(inversion.ws)), resolution)
 
     @torch.inference_mode()
     @without_tf32()
@@ -157,7 +155,7 @@ class Inverter:
         """
         _check_inversion(inversion)
         if inversion.edited or self.goae.config.mix.input_view == "mix":
-            return self.render(inversion, inversion.c)
+            return self._render(inversion, inversion.c)
         generator = self.goae.generator
         skip = generator.features(inversion.ws, self.goae.feature_resolution).skip
         planes_f = generator.planes(Features(inversion.features, skip), inversion.late_ws)
@@ -181,7 +179,8 @@ class Inverter:
         late_rows = late_rows or goae.config.edit_late_rows
         if late_rows not in ("edited", "source"):
             raise ValueError(f"late_rows is {late_rows!r}; expected edited or source")
-        delta = _numbers(delta_ws, "delta_ws", f"numbers of shape {tuple(inversion.ws.shape[1:])}").to(inversion.ws)
+        expected = f"numbers of shape {tuple(inversion.ws.shape[1:])}"
+        delta = send(_numbers(delta_ws, "delta_ws", expected), inversion.ws)
         if delta.shape not in (inversion.ws.shape, inversion.ws.shape[1:], (1, *inversion.ws.shape[1:])):
             raise ValueError(
                 f"delta_ws has shape {tuple(delta.shape)}; expected {tuple(inversion.ws.shape[1:])} for all images, or "
@@ -232,11 +231,17 @@ class Inverter:
         planes = mix_planes(planes_w, planes_f, visibility)
         return _finite(Inversion(ws, late_ws, c, features, visibility, sigmas, planes, self.generator_hash, edited))
 
+    def _render(self, inversion: Inversion, c: Tensor, resolution: int | None = None) -> View:
+        """Render under labels (B, 25) that were checked."""
+        one = len(inversion.ws) == 1
+        planes, ws = (x.expand(len(c), *x.shape[1:]) if one else x for x in (inversion.planes, inversion.ws))
+        return _finite_view(self.goae.render(planes, ws, c, resolution=resolution))
+
     def _labels(self, c: Numbers, batch: int, radius: float | None = None) -> Tensor:
-        """(B, 25) float32 on the device; a single label serves the whole batch."""
-        c = _numbers(c, "a camera label", f"{LABEL_LENGTH} numbers, or as many for each image").float().to(self.device)
+        """(B, 25) float32 on the device; a single label serves the whole batch. They are checked on the host."""
+        c = _numbers(c, "a camera label", f"{LABEL_LENGTH} numbers, or as many for each image").float().cpu()
         check_label(c, radius, centred=radius is not None)
-        c = c.view(-1, c.shape[-1])
+        c = send(c.view(-1, c.shape[-1]), self.device)
         if len(c) != batch and len(c) != 1 and not (radius is None and batch == 1):
             raise ValueError(f"{len(c)} camera labels were given for {batch} images; give one for all or one for each")
         return c.expand(batch, -1) if len(c) == 1 else c

@@ -2,6 +2,7 @@
 
 import torch
 from eg3d.generator import TriPlaneGenerator
+from eg3d.transfer import send
 from torch import Tensor
 
 
@@ -18,7 +19,7 @@ def sample_views(
     Returns: `ws` (B, num_ws, w_dim), `c`, and `image` (B, 3, H, H), cut off at [-1, 1], on the generator's device.
     """
     device = generator.w_avg.device
-    z = torch.randn(len(c), generator.config.z_dim, generator=rng).to(device)
-    ws = generator.mapping(z, conditioning.to(device))
-    c = c.to(device)
+    z = send(torch.randn(len(c), generator.config.z_dim, generator=rng), device)
+    ws = generator.mapping(z, send(conditioning, device))
+    c = send(c, device)
     return {"ws": ws, "c": c, "image": generator.synthesis(ws, c).image.clamp(-1, 1)}

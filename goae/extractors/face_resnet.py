@@ -9,6 +9,7 @@ stands in the middle whatever its yaw. That is close for frontal faces and an ap
 from pathlib import Path
 
 import torch
+from eg3d.transfer import send
 from eg3d.uninitialized import Uninitialized
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -114,22 +115,27 @@ def _padded(x: Tensor, other: Tensor) -> Tensor:
 
 
 def align(image: Tensor, landmarks: Tensor | None = None) -> Tensor:
-    """Bring faces onto the template. image: (B, 3, H, W); landmarks as in `describe`. Returns: (B, 3, 150, 150)."""
+    """Bring faces onto the template. image: (B, 3, H, W); landmarks as in `describe`. Returns: (B, 3, 150, 150).
+
+    How far an image is shrunk decides what a GPU is asked for, so all but the lookup is found on the host.
+    """
     height, width = image.shape[2:]
+    size = torch.tensor([width, height], dtype=image.dtype)
     if landmarks is None:
-        shares = image.new_tensor(PORTRAIT) * image.new_tensor([width, height]) - 0.5
-        landmarks = shares.expand(len(image), -1, -1)
+        landmarks = (torch.tensor(PORTRAIT, dtype=image.dtype) * size - 0.5).expand(len(image), -1, -1)
     if landmarks.shape != (len(image), len(CHIP), 2):
         raise ValueError(f"landmarks have shape {tuple(landmarks.shape)}; expected ({len(image)}, {len(CHIP)}, 2)")
-    chip = image.new_tensor(CHIP).expand_as(landmarks)
-    matrix = similarity(chip, landmarks.to(image))
+    chip = torch.tensor(CHIP, dtype=image.dtype).expand_as(landmarks)
+    matrix = similarity(chip, landmarks.to(chip))
     scale = float(matrix[:, :, 0].norm(dim=1).mean())  # image pixels per chip pixel
-    y, x = torch.meshgrid(torch.arange(SIZE).to(image), torch.arange(SIZE).to(image), indexing="ij")
+    steps = torch.arange(SIZE, dtype=image.dtype, device=image.device)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    matrix, size = send(matrix, image), send(size, image)
     points = torch.stack([x, y, torch.ones_like(x)], -1) @ matrix.transpose(1, 2)[:, None]  # (B, 150, 150, 2)
-    grid = (2.0 * points + 1.0) / image.new_tensor([width, height]) - 1.0
+    grid = (2.0 * points + 1.0) / size - 1.0
     if scale > 1.0:  # shrink first, so that no pixel is skipped
-        size = (max(1, round(height / scale)), max(1, round(width / scale)))
-        image = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+        smaller = (max(1, round(height / scale)), max(1, round(width / scale)))
+        image = F.interpolate(image, smaller, mode="bilinear", align_corners=False, antialias=True)
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 

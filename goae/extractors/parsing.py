@@ -25,7 +25,30 @@ VOC_CLASSES = 21
 SUBJECTS = {"cat": (8,), "animal": (3, 8, 10, 12, 13, 17)}  # animal: bird, cat, cow, dog, horse, sheep
 
 
-class FaceParser(Frozen):
+class _Parser(Frozen):
+    """Pictures as networks trained on ImageNet see them.
+
+    Args:
+        size: side at which they are seen.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Resize (B, 3, H, W) in [-1, 1] to size² and normalise the colours."""
+        if image.shape[2:] != (self.size, self.size):
+            image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
+        return ((image + 1.0) / 2.0 - self.mean) / self.std
+
+
+class FaceParser(_Parser):
     """The face parser.
 
     Args:
@@ -35,11 +58,10 @@ class FaceParser(Frozen):
     """
 
     def __init__(self, path: str | Path | None = None, size: int = SIZE) -> None:
-        super().__init__()
+        super().__init__(size)
         if size % 32:
             raise ValueError(f"size {size} is not a multiple of 32")
         file = locate("parser", path)
-        self.size = size
         with Uninitialized():
             self.network = BiSeNet()
         load_strictly(self.network, read_state(file, "parser"), file)
@@ -47,7 +69,7 @@ class FaceParser(Frozen):
 
     def parts(self, image: Tensor) -> Tensor:
         """Logits of (B, 3, H, W) images in [-1, 1]. Returns: (B, 19, size, size)."""
-        return self.network(_normalised(image, self.size))
+        return self.network(self.normalised(image))
 
     @torch.no_grad()
     def background(self, image: Tensor) -> Tensor:
@@ -55,7 +77,7 @@ class FaceParser(Frozen):
         return _mask(self.parts(image).argmax(1, keepdim=True) == 0, image)
 
 
-class Segmenter(Frozen):
+class Segmenter(_Parser):
     """A general segmenter: everything that is not the subject counts as background.
 
     Args:
@@ -68,11 +90,11 @@ class Segmenter(Frozen):
     def __init__(self, path: str | Path | None = None, subject: str = "cat", size: int = SIZE) -> None:
         from torchvision.models.segmentation import deeplabv3_resnet50  # takes seconds
 
-        super().__init__()
+        super().__init__(size)
         if subject not in SUBJECTS:
             raise ValueError(f"subject is {subject!r}; expected one of {', '.join(SUBJECTS)}")
         file = locate("segmenter", path)
-        self.subject, self.size = SUBJECTS[subject], size
+        self.subject = SUBJECTS[subject]
         with Uninitialized():
             self.network = deeplabv3_resnet50(
                 weights=None, weights_backbone=None, num_classes=VOC_CLASSES, aux_loss=True
@@ -82,7 +104,7 @@ class Segmenter(Frozen):
 
     def parts(self, image: Tensor) -> Tensor:
         """Logits of (B, 3, H, W) images in [-1, 1]. Returns: (B, 21, size, size)."""
-        return self.network(_normalised(image, self.size))["out"]
+        return self.network(self.normalised(image))["out"]
 
     @torch.no_grad()
     def background(self, image: Tensor) -> Tensor:
@@ -98,13 +120,6 @@ def background_by_depth(depth: Tensor, threshold: float) -> Tensor:
     counts as head, has neither loss nor gradient, and is never pulled back.
     """
     return (depth > threshold).to(depth.dtype)
-
-
-def _normalised(image: Tensor, size: int) -> Tensor:
-    if image.shape[2:] != (size, size):
-        image = F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = image.new_tensor(MEAN)[:, None, None], image.new_tensor(STD)[:, None, None]
-    return ((image + 1.0) / 2.0 - mean) / std
 
 
 def _mask(background: Tensor, image: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ encoder's ws. The paper does not give its shape; the four layers and the pool of
 from dataclasses import dataclass
 
 import torch
+from eg3d.transfer import send
 from torch import Tensor, nn
 
 
@@ -67,7 +68,7 @@ class CodePool:
                 self._codes.append(code.clone())
             elif self.size and self._draw(2, generator):
                 index = self._draw(self.size, generator)
-                code, self._codes[index] = self._codes[index].to(code), code.clone()
+                code, self._codes[index] = send(self._codes[index], code), code.clone()
             shown.append(code)
         return torch.stack(shown)
 
@@ -76,8 +77,8 @@ class CodePool:
         return int(torch.randint(n, (1,), generator=generator, device=generator.device))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The stored codes (n, w_dim), in order, on the CPU; empty if there are none."""
-        return {"codes": torch.stack(self._codes).cpu()} if self._codes else {}
+        """Give the stored codes (n, w_dim), in order, where they are; empty if there are none."""
+        return {"codes": torch.stack(self._codes)} if self._codes else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over stored codes. Raises: ValueError if they are more than the pool's size."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from eg3d.cameras import join_label, split_label
 from eg3d.rendering.planes import project
+from eg3d.transfer import send
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, interpolate, max_pool2d, pad
 
@@ -86,10 +87,11 @@ def window_label(c: Tensor, row: int, column: int, windows: int) -> Tensor:
     Normalised intrinsics of the part: focal lengths and skew times `windows`, principal point shifted with it.
     """
     cam2world, intrinsics = split_label(c)
-    scaled = intrinsics * intrinsics.new_tensor([[windows], [windows], [1]])
-    shift = intrinsics.new_zeros(3, 3)
-    shift[0, 2], shift[1, 2] = column, row
-    return join_label(cam2world, scaled - shift)
+    scaled = intrinsics.clone()
+    scaled[:, :2] *= windows
+    scaled[:, 0, 2] -= column
+    scaled[:, 1, 2] -= row
+    return join_label(cam2world, scaled)
 
 
 def dense_depth(depth_under: Callable[[Tensor, int], Tensor], c: Tensor, resolution: int) -> Tensor:
@@ -129,9 +131,11 @@ def silhouette_depth(
     """
     coarse = dense_depth(depth_under, c, max(1, round(resolution / COARSE)))
     depth = interpolate(coarse, (resolution, resolution), mode="bilinear", align_corners=False)
-    for image, (row, broken) in enumerate(zip(depth.flatten(1), jumps(coarse, resolution, jump), strict=True)):
-        for pixels in broken.flatten().nonzero()[:, 0].split(WINDOW**2):
-            if len(pixels):
+    broken = jumps(coarse, resolution, jump).flatten(1)
+    counts = broken.sum(1).tolist()  # a GPU is waited for once: how many rays there are decides what is launched
+    for image, (row, count) in enumerate(zip(depth.flatten(1), counts, strict=True)):
+        if count:
+            for pixels in broken[image].nonzero_static(size=count)[:, 0].split(WINDOW**2):
                 row[pixels] = depth_at(image, pixels).to(row)
     return depth
 
@@ -196,7 +200,7 @@ def gaussian_blur(mask: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     """Blur (B, Q, 1, R, R) by a separable Gaussian of `kernel` texels with reflected borders; sigma: (B,) in texels."""
     batch, planes = mask.shape[:2]
     offset = torch.arange(kernel, dtype=mask.dtype, device=mask.device) - kernel // 2
-    taps = torch.exp(-(offset**2) / (2 * sigma.to(mask)[:, None] ** 2))
+    taps = torch.exp(-(offset**2) / (2 * send(sigma, mask)[:, None] ** 2))
     taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(planes, 0)[:, None, None]  # (B·Q, 1, 1, kernel)
     x = pad(mask.reshape(1, batch * planes, *mask.shape[-2:]), [kernel // 2] * 4, mode="reflect")
     x = conv2d(conv2d(x, taps, groups=batch * planes), taps.mT, groups=batch * planes)

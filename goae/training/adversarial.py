@@ -16,6 +16,7 @@ from eg3d import losses
 from eg3d.cameras import canonical_label
 from eg3d.discriminator import DualDiscriminator
 from eg3d.generator import Synthesis, TriPlaneGenerator
+from eg3d.transfer import send
 from torch import Tensor, nn
 
 from goae.camera.level import level_label
@@ -169,7 +170,7 @@ class AdversarialStage:
         """z (B, z_dim) and rendering labels (B, 25), as many as the micro-batch has images."""
         rng, image = draw.generator(f"latents of {phase}"), batch["image"]
         z = torch.randn(len(image), self.generator.config.z_dim, generator=rng)
-        return z.to(image), sample_labels(self.labels, len(image), rng).to(image)
+        return send(z, image), send(sample_labels(self.labels, len(image), rng), image)
 
     def _generate(
         self, batch: Batch, draw: Draw, phase: str, *, update_w_avg: bool = False
@@ -181,7 +182,7 @@ class AdversarialStage:
             z,
             c,
             self.now,
-            swap=torch.rand(len(z), 1, generator=draw.generator(f"swap of {phase}")).to(z),
+            swap=send(torch.rand(len(z), 1, generator=draw.generator(f"swap of {phase}")), z),
             uniforms=draw.generator(f"render of {phase}", z.device),
             noise_mode=self.config.noise_mode,
             rng=draw.generator(f"noise of {phase}", z.device),
@@ -209,9 +210,9 @@ class AdversarialStage:
             z,
             c,
             self.now,
-            swap=torch.rand((), generator=rng).to(z),
-            points=points.to(z),
-            offsets=offsets.to(z),
+            swap=send(torch.rand((), generator=rng), z),
+            points=send(points, z),
+            offsets=send(offsets, z),
             weight=self.config.density,
             noise_mode=self.config.noise_mode,
             rng=draw.generator("noise of density", z.device),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from eg3d.cameras import canonical_label
 from eg3d.generator import TriPlaneGenerator
+from eg3d.transfer import send
 from torch import Tensor
 
 from goae.losses.depth import KINDS, background_depth, background_mask
@@ -54,7 +55,7 @@ class BackgroundDepth:
         Returns: `bg`, the loss, and `bg_share`, the share of pixels that the mask holds; at 0 the loss is 0 whatever
             the depth is.
         """
-        c0 = canonical_label().to(planes.device).expand(len(planes), -1)
+        c0 = send(canonical_label(), planes.device).expand(len(planes), -1)
         front = self.generator.render(planes, c0, resolution=resolution, uniforms=uniforms)
         with torch.no_grad():
             image = self.generator.superresolve(front.image_raw, front.feature_image, ws)
@@ -65,7 +66,7 @@ class BackgroundDepth:
         return {"bg": loss, "bg_share": mask.mean()}
 
     def _reference(self, depth: Tensor) -> Tensor:
-        d_avg = self.d_avg.to(depth)
+        d_avg = send(self.d_avg, depth)
         if d_avg.ndim and d_avg.shape[-1] != depth.shape[-1]:
             d_avg = torch.nn.functional.interpolate(d_avg, depth.shape[-2:], mode="bilinear", align_corners=False)
         return d_avg

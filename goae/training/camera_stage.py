@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from eg3d.cameras import canonical_label
 from eg3d.generator import TriPlaneGenerator
+from eg3d.transfer import send
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -135,13 +136,13 @@ def disturbed(image: Tensor, rng: torch.Generator) -> Tensor:
     batch = len(image)
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        return (low + (high - low) * torch.rand(batch, channels, 1, 1, generator=rng)).to(image)
+        return send(low + (high - low) * torch.rand(batch, channels, 1, 1, generator=rng), image)
 
     half = F.interpolate(image, scale_factor=0.5, mode="area")
     blurred = F.interpolate(half, size=image.shape[-2:], mode="bilinear", align_corners=False)
     image = image.lerp(blurred, uniform(-0.5, 1).clamp_min(0))
     image = image * uniform(0.8, 1.25) * uniform(0.95, 1.05, 3) + uniform(-0.15, 0.15) + uniform(-0.05, 0.05, 3)
-    return image + uniform(-0.06, 0.06).clamp_min(0) * torch.randn(image.shape, generator=rng).to(image)
+    return image + uniform(-0.06, 0.06).clamp_min(0) * send(torch.randn(image.shape, generator=rng), image)
 
 
 class CameraValidation:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from eg3d.cameras import canonical_label
+from eg3d.transfer import send
 from torch import Tensor, nn
 
 from goae.losses import adversarial, latent
@@ -140,9 +141,9 @@ class EncoderStage:
         size, device = len(batch["image"]), batch["image"].device
         rng = draw.generator("real codes")
         generator = self.goae.generator
-        z = torch.randn(size, generator.config.z_dim, generator=rng).to(device)
+        z = send(torch.randn(size, generator.config.z_dim, generator=rng), device)
         canonical = self.config.adversary.real_pose == "canonical"
-        pose = canonical_label().to(device).expand(size, -1) if canonical else batch["c"]
+        pose = send(canonical_label(), device).expand(size, -1) if canonical else batch["c"]
         return generator.mapping(z, pose)[:, 0]
 
     @torch.no_grad()
@@ -153,7 +154,7 @@ class EncoderStage:
         fake = ws[:, : self._rows()]
         if self.config.adversary.rows == "random_row":
             pick = torch.randint(fake.shape[1], (len(fake),), generator=draw.generator("row"))
-            fake = fake[torch.arange(len(fake)), pick.to(fake.device)][:, None]
+            fake = fake[torch.arange(len(fake), device=fake.device), send(pick, fake.device)][:, None]
         real_pool, fake_pool = self.pools[draw.slot]
         real = real_pool.exchange(self._real_codes(batch, draw), draw.generator("real pool"))
         return real, fake_pool.exchange(fake.flatten(0, 1), draw.generator("fake pool"))

@@ -77,6 +77,12 @@ class FitConfig:
         """Images in one micro-batch."""
         return self.micro_batch or self.batch_size
 
+    def looks_at(self, step: int) -> bool:
+        """Check whether what the steps before `step` have made is shown, measured or stored."""
+        last = step == self.steps
+        intervals = (self.image_every, self.evaluate_every, self.save_every)
+        return any(due(step, every, last) for every in intervals)
+
     @property
     def averages(self) -> bool:
         """Whether averaged weights are kept."""
@@ -146,7 +152,8 @@ def fit(
 
     for step in range(first, cfg.steps + 1):
         last = step == cfg.steps
-        watch.settle()
+        if watch.most or cfg.looks_at(step):
+            watch.settle()
         stage.begin(step)
         shown = average.module if average else stage.modules[stage.main]
 
@@ -175,7 +182,7 @@ def fit(
         scalars = train_step(stage, average, watch, batches, slots, step, cfg, fabric, overlaps)
         if step % cfg.log_every == 0 and watch.settle():
             undone = {"skipped": float(watch.skipped)} if watch.skipped else {}
-            tracker.scalars(step, {name: float(value) for name, value in scalars.items()} | undone)
+            tracker.scalars(step, {name: watch.values[name] for name in scalars} | undone)
         tracker.advance(step)
     tracker.finish()
 
@@ -322,7 +329,7 @@ def gather_state(
     fabric: "Fabric",
 ) -> dict[str, Any]:
     """Everything that must survive a restart; each slot's memory comes from the process that works on it."""
-    slot_state = {slot: value for slot, value in stage.slot_state().items() if slot in slots}
+    slot_state = {slot: on_host(value) for slot, value in stage.slot_state().items() if slot in slots}
     if fabric.world_size > 1:
         gathered: list[dict[int, Any]] = [{} for _ in range(fabric.world_size)]
         torch.distributed.all_gather_object(gathered, slot_state)
@@ -347,7 +354,7 @@ def restore(
     """
     if path is None:
         return 0, float("inf")
-    state = checkpoint.load(path, fabric.device)
+    state = checkpoint.load(path, torch.device("cpu"))  # optimisers count on the host; the rest is copied in place
     for name, module in stage.modules.items():
         module.load_state_dict(state["modules"][name])
     for optimizer, saved in zip(optimizers(stage), state["optimizers"], strict=True):
@@ -360,6 +367,15 @@ def restore(
     stage.load_slot_state(state["slots"])
     watch.load_state_dict(state.get("nonfinite", {}))
     return state["step"], state["best"]
+
+
+def on_host(value: Any) -> Any:
+    """Copy the tensors of nested dictionaries and lists to the host."""
+    if isinstance(value, dict):
+        return {key: on_host(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [on_host(item) for item in value]
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def move(batch: Batch, fabric: "Fabric") -> Batch:

@@ -1,7 +1,9 @@
 """Steps that yield a number which is not finite: found on the device, undone or fatal, and kept to be replayed.
 
-A step is bad if a loss term, a gradient or an updated weight is NaN or infinite. The numbers of a step stay on the
-device and are read once, when the next batch is there; until then nothing uses what the step has changed.
+A step is bad if a loss term, a gradient or an updated weight is NaN or infinite. The numbers of a step travel to the
+host while the device works, and are read once. Where bad steps are undone, that is before the next step. Where the
+first one stops the run, it is after the next step was asked for, so that a GPU never runs out of work, but before what
+the step has changed is shown, measured, logged or stored.
 """
 
 import copy
@@ -90,6 +92,25 @@ class Undo:
         self.stage.load_slot_state(self.slots)
 
 
+class Numbers:
+    """Scalars on their way to the host, which waits for nothing that was asked of a GPU after them."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        """Start one copy of them all."""
+        self.names = list(values)
+        stacked = torch.stack([value.float() for value in values.values()])
+        self.host = stacked.to("cpu", non_blocking=True)
+        self.arrived = torch.cuda.Event() if stacked.is_cuda else None
+        if self.arrived:
+            self.arrived.record(torch.cuda.current_stream(stacked.device))
+
+    def read(self) -> dict[str, float]:
+        """Wait for the copy and give the numbers."""
+        if self.arrived:
+            self.arrived.synchronize()
+        return dict(zip(self.names, self.host.tolist(), strict=True))
+
+
 class Watch:
     """Reads each step's numbers late, and undoes a bad step or stops the run."""
 
@@ -110,7 +131,8 @@ class Watch:
         self.seed, self.num_slots, self.trace, self.on_first = seed, num_slots, trace, on_first
         self.in_a_row = self.skipped = 0
         self.undo: Undo | None = None
-        self.pending: tuple[int, dict[str, Tensor]] | None = None
+        self.pending: tuple[int, Numbers] | None = None
+        self.values: dict[str, float] = {}  # of the step that was read last
         self.last: Failure | None = None
 
     def state_dict(self) -> dict[str, int]:
@@ -126,9 +148,14 @@ class Watch:
         self.undo = Undo(self.stage, self.average) if self.most else None
 
     def end(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """After a step: its numbers, which are not read yet."""
+        """After a step: send its numbers to the host, and read those of the step before if nobody has yet.
+
+        Raises: NonFiniteLossError as `settle`.
+        """
         norms = {f"{name}/weights": norm_of(module) for name, module in self.stage.modules.items()}
-        self.pending = step, {name: value.detach() for name, value in ({**values} | norms).items()}
+        numbers = Numbers({name: value.detach() for name, value in ({**values} | norms).items()})
+        self.settle()
+        self.pending = step, numbers
 
     def settle(self) -> bool:
         """Read the last step's numbers; if it was bad, undo it. Returns: whether the step was good.
@@ -137,8 +164,8 @@ class Watch:
         """
         if self.pending is None:
             return True
-        (step, values), self.pending = self.pending, None
-        read = dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
+        (step, numbers), self.pending = self.pending, None
+        read = self.values = numbers.read()
         if all(map(math.isfinite, read.values())):
             self.in_a_row, self.undo = 0, None
             return True
@@ -205,13 +232,17 @@ def check_finite(state: Mapping[str, Any], names: tuple[str, ...], step: int) ->
 
     Raises: NonFiniteLossError naming the first that is not.
     """
-    for part in names:
-        for name, tensor in _tensors(state[part], part):
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise NonFiniteLossError(
-                    f"{name} is not finite before step {step}, so no checkpoint of it is written; start the same "
-                    f"command again from the one before, with a lower learning rate"
-                )
+    found = [(name, t) for part in names for name, t in _tensors(state[part], part) if t.is_floating_point()]
+    good: dict[str, bool] = {}
+    for device in {tensor.device for _, tensor in found}:  # the counters of some optimisers are on the host
+        here = {name: tensor.isfinite().all() for name, tensor in found if tensor.device == device}
+        good |= zip(here, torch.stack(list(here.values())).tolist(), strict=True)
+    bad = next((name for name, _ in found if not good[name]), None)
+    if bad:
+        raise NonFiniteLossError(
+            f"{bad} is not finite before step {step}, so no checkpoint of it is written; start the same command again "
+            f"from the one before, with a lower learning rate"
+        )
 
 
 def _tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:

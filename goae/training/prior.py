@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from eg3d.cameras import canonical_label
 from eg3d.generator import TriPlaneGenerator
+from eg3d.transfer import send
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -144,8 +145,8 @@ def codes(
     rest = torch.zeros(len(factors), generator.config.z_dim - factors.shape[1])
     if spare is not None:
         rest = torch.randn(rest.shape, generator=spare)
-    z = torch.cat([factors, rest.to(factors)], 1)
-    c = canonical_label().to(factors).expand(len(factors), -1)
+    z = torch.cat([factors, send(rest, factors)], 1)
+    c = send(canonical_label(), factors).expand(len(factors), -1)
     return generator.mapping(z, c, update_w_avg=update_w_avg)
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from eg3d.transfer import send
 from torch import Tensor
 
 LABEL_LENGTH = 25
@@ -35,7 +36,7 @@ def split_label(c: Tensor) -> tuple[Tensor, Tensor]:
 def join_label(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
     """cam2world (B, 4, 4), intrinsics (B, 3, 3) or (3, 3) -> labels (B, 25)."""
     batch = cam2world.shape[0]
-    intrinsics = intrinsics.to(cam2world).expand(batch, 3, 3)
+    intrinsics = send(intrinsics, cam2world).expand(batch, 3, 3)
     return torch.cat([cam2world.reshape(batch, 16), intrinsics.reshape(batch, 9)], dim=1)
 
 
@@ -301,10 +302,10 @@ def _angles(first: float | Tensor, second: float | Tensor) -> tuple[Tensor, Tens
 
 def _pose(centre: Tensor, pivot: Sequence[float] | Tensor) -> Tensor:
     """cam2world (B, 4, 4) of cameras at `centre` (B, 3) that look at `pivot`, with the world's y up in the image."""
-    forward = torch.nn.functional.normalize(torch.as_tensor(pivot).to(centre) - centre, dim=1)
-    up = centre.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
+    forward = torch.nn.functional.normalize(send(torch.as_tensor(pivot), centre) - centre, dim=1)
+    up = send(torch.tensor([0.0, 1.0, 0.0]), centre).expand_as(forward)
     right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward, dim=1), dim=1)
     down = torch.nn.functional.normalize(torch.linalg.cross(forward, right, dim=1), dim=1)
-    pose = torch.eye(4).to(centre).repeat(len(centre), 1, 1)
+    pose = torch.eye(4, dtype=centre.dtype, device=centre.device).repeat(len(centre), 1, 1)
     pose[:, :3] = torch.stack([right, down, forward, centre], dim=2)
     return pose

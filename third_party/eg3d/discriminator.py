@@ -12,6 +12,7 @@ from eg3d.nn.layers import FILTER, Conv2d, FullyConnected, MinibatchStd
 from eg3d.nn.mapping import MappingNetwork
 from eg3d.ops import downsample2d, setup_filter
 from eg3d.ops.choice import chosen
+from eg3d.transfer import send
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -237,7 +238,7 @@ class DualDiscriminator(nn.Module):
         if c is None or self.c_noise == 0:
             return c
         device = c.device if rng is None else rng.device
-        return c + torch.randn(c.shape, generator=rng, device=device).to(c) * c.std(dim=0) * self.c_noise
+        return c + send(torch.randn(c.shape, generator=rng, device=device), c) * c.std(dim=0) * self.c_noise
 
 
 def resize(image: Tensor, resolution: int) -> Tensor:

@@ -101,7 +101,8 @@ def test_misses_take_the_range_of_near_limits() -> None:
     assert near[0, 1].item() == 2.0 and far[0, 1].item() == pytest.approx(2.4)
     assert far[1, 0].item() == pytest.approx(3.3)
     nothing = torch.full((1, 2, 1), -1.0)
-    assert fill_misses(nothing, nothing - 1)[0] is nothing
+    near, far = fill_misses(nothing, nothing - 1)
+    assert torch.equal(near, nothing) and torch.equal(far, nothing - 1)
 
 
 def test_uniforms() -> None:

@@ -12,6 +12,7 @@ from eg3d.ops import bias_act, conv2d_resample, modulated_conv2d, modulated_laye
 from eg3d.ops.bias_act import ACTIVATIONS
 from eg3d.ops.choice import chosen
 from eg3d.ops.modulated_layer import scaled_layer
+from eg3d.transfer import send
 from torch import Tensor, nn
 
 NOISE_MODES = ("const", "random", "none")
@@ -207,7 +208,7 @@ class SynthesisLayer(nn.Module):
             return self.noise_const * self.noise_strength
         device = x.device if rng is None else rng.device
         fresh = torch.randn((x.shape[0], 1, self.resolution, self.resolution), generator=rng, device=device)
-        return fresh.to(x.device) * self.noise_strength
+        return send(fresh, x.device) * self.noise_strength
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -69,7 +69,7 @@ def _kernel_fits(x: Tensor, weight: Tensor, stride: int, options: tuple[Tensor |
     shapes = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3)
     channels = shapes and x.shape[1] % LANES == weight.shape[0] % LANES == 0
     halves = stride == 1 or (options[1] is None and x.shape[2] % 2 == x.shape[3] % 2 == 0)
-    return floats and channels and halves and not torch.is_autocast_enabled(x.device.type)
+    return floats and channels and halves and not torch.is_autocast_enabled("cpu")
 
 
 def _records(*tensors: Tensor | None) -> bool:

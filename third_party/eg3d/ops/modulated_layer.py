@@ -49,8 +49,9 @@ def modulated_layer(
     """
     backend = build.resolve(impl, x.device, "modulated_layer")
     limit = None if clamp is None else clamp * gain
-    taps = _taps(resample_filter) if up == 2 else ()
-    if backend != "cpu" or taps is None or not _kernel_fits(x, weight, styles, noise, up):
+    fits = backend == "cpu" and _kernel_fits(x, weight, styles, noise, up)
+    taps = (_taps(resample_filter) if up == 2 else ()) if fits else None  # reads the filter, for which a GPU would wait
+    if taps is None:
         return _reference(x, weight, styles, bias, noise, up, resample_filter, gain * math.sqrt(2), limit, fused, impl)
     settings = Settings(resample_filter, tuple(taps), gain * math.sqrt(2), -1.0 if limit is None else limit)
     return Layer.apply(x, weight, styles, demodulation(weight, styles), noise, bias, settings)

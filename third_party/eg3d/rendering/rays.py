@@ -1,5 +1,7 @@
 """Rays through the pixel centres of a camera (EG3D, Sec. 4: neural rendering at resolution R)."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,14 @@ def rays(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> tuple[Tensor
     """
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1, but is {resolution}")
-    with torch.autocast(cam2world.device.type, enabled=False):  # directions of three digits would blur the picture
+    with _in_full(cam2world.device):  # directions of three digits would blur the picture
         return _rays(cam2world, intrinsics, resolution)
+
+
+def _in_full(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off, on devices that have it."""
+    has_it = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if has_it else nullcontext()
 
 
 def _rays(cam2world: Tensor, intrinsics: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

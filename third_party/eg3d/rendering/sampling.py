@@ -9,6 +9,7 @@ step (see `importance_depths`); rays that miss the box end at the largest *near*
 from typing import NamedTuple
 
 import torch
+from eg3d.transfer import send
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
@@ -62,7 +63,7 @@ def random_uniforms(
     else:
         coarse = torch.rand((batch, num_rays, num_coarse, 1), generator=rng, device=rng.device)
     fine = torch.rand((batch * num_rays, num_fine), generator=rng, device=rng.device)
-    return Uniforms(coarse.to(device), fine.to(device))
+    return Uniforms(*(x if device is None else send(x, torch.device(device)) for x in (coarse, fine)))
 
 
 @torch.no_grad()
@@ -80,10 +81,9 @@ def box_limits(ray_origins: Tensor, ray_directions: Tensor, side: float) -> tupl
 def fill_misses(near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
     """Give rays that miss the box the smallest and the largest *near* limit of those that hit; none hits: unchanged."""
     hit = far > near
-    if not hit.any():
-        return near, far
-    hits = near[hit]
-    return torch.where(hit, near, hits.min()), torch.where(hit, far, hits.max())
+    kept = hit | ~hit.any()
+    smallest, largest = (torch.where(hit, near, none) for none in (torch.inf, -torch.inf))
+    return torch.where(kept, near, smallest.amin()), torch.where(kept, far, largest.amax())
 
 
 def stratified_depths(
