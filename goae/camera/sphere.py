@@ -83,7 +83,7 @@ def relative_camera(target: Tensor, given: Tensor, estimated: Tensor) -> Tensor:
     """
     to_target, intrinsics = split_label(target)
     (true, _), (found, _) = split_label(given.double()), split_label(estimated.double())
-    moved = found @ torch.linalg.inv(true) @ to_target.double()
+    moved = found @ torch.linalg.inv_ex(true).inverse @ to_target.double()
     return join_label(moved.to(target.dtype), intrinsics)
 
 

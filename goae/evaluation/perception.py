@@ -13,7 +13,7 @@ def head_iou(background: Tensor, parts: Tensor) -> Tensor:
     """
     seen, true = (background < 0.5).flatten(1), (parts > 0).flatten(1)
     union = (seen | true).sum(1)
-    return torch.where(union > 0, (seen & true).sum(1) / union.clamp_min(1), torch.ones(len(union)).to(union.device))
+    return torch.where(union > 0, (seen & true).sum(1) / union.clamp_min(1), 1.0)
 
 
 def balanced_accuracy(positive: Tensor, true: Tensor) -> Tensor:
@@ -26,5 +26,5 @@ def balanced_accuracy(positive: Tensor, true: Tensor) -> Tensor:
     shares = []
     for kind in (true, ~true):
         count, right = kind.sum(0), ((positive == true) & kind).sum(0)
-        shares.append(torch.where(count > 0, right / count.clamp_min(1), torch.full(count.shape, float("nan"))))
+        shares.append(torch.where(count > 0, right / count.clamp_min(1), torch.nan))
     return torch.stack(shares).double().nanmean(0)

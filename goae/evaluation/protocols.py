@@ -140,8 +140,9 @@ def measure_method(
         for place, (view, target) in enumerate(zip(show(method, source, targets, novel=novel), targets, strict=True)):
             values = measures(view, target)
             features.append(measures.features(view.image.nan_to_num()))
+            read = {name: value.tolist() for name, value in values.items()}
             for k, (number, task) in enumerate(zip(numbers, chunk, strict=True)):
-                numbers_of = {name: float(value[k]) for name, value in values.items()}
+                numbers_of = {name: value[k] for name, value in read.items()}
                 facts = {"task": number, "place": place, "source": source["name"][k], "target": target["name"][k]}
                 facts |= {"person": task.person, "group": task.group, "yaw": f"{task.yaw:g}"}
                 rows.append(facts | as_row(numbers_of))

@@ -57,9 +57,9 @@ def evaluate_input_view(
     for start in track(starts, description=label, console=Console(stderr=True)):
         chunk = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
         image, c = torch.stack([s["image"] for s in chunk]), torch.stack([s["c"] for s in chunk])
-        values = metrics(reconstruct(method, image, c).image, image)
+        values = {name: value.tolist() for name, value in metrics(reconstruct(method, image, c).image, image).items()}
         for i, sample in enumerate(chunk):
-            rows.append({"name": sample["name"]} | {name: float(value[i]) for name, value in values.items()})
+            rows.append({"name": sample["name"]} | {name: value[i] for name, value in values.items()})
     return rows
 
 

@@ -2,17 +2,19 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from damage import cuts, unnoticed
+from devices import Waits
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae.training import checkpoint
-from goae.training.loop import FitConfig, fit, split_slots
-from goae.training.nonfinite import Failure, NonFiniteLossError, read_failure
+from goae.training.loop import FitConfig, fit, restore, split_slots
+from goae.training.nonfinite import Failure, NonFiniteLossError, Watch, check_finite, read_failure
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
 from goae.training.tracking import LoggingConfig, Tracker, read_metrics
@@ -247,6 +249,53 @@ def test_a_bad_step_that_is_undone_leaves_everything_as_it_was(tmp_path: Path, p
         torch.isfinite(torch.tensor(leaf)).all() for leaf in leaves(state_at(tmp_path / "bad", step + 4)["modules"])
     )
     assert read_metrics(tmp_path / "bad", "toy")[-1]["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "begun"),
+    [
+        ({}, 6),
+        ({"log_every": 5}, 5),
+        ({"save_every": 6}, 5),
+        ({"image_every": 6}, 5),
+        ({"evaluate_every": 6}, 5),
+        ({"steps": 6}, 5),
+        ({"skip_nonfinite": 1}, 6),
+    ],
+)
+def test_a_step_is_judged_when_the_next_is_asked_for_or_its_results_are_used(
+    tmp_path: Path, overrides: dict[str, int], begun: int
+) -> None:
+    """A GPU does not run out of work; but nothing of a bad step is shown, measured, logged, stored or built upon."""
+    stage = Toy(poison=range(5, 7))
+    steps: list[int] = []
+    stage.begin = steps.append  # type: ignore[method-assign]
+    seldom = dict.fromkeys(("log_every", "save_every", "image_every", "evaluate_every"), 100)
+    with pytest.raises(NonFiniteLossError, match=f"at step {6 if 'skip_nonfinite' in overrides else 5}"):
+        run(stage, tmp_path, **({"steps": 9} | seldom | overrides))
+    assert steps[-1] == begun
+    assert not list(tmp_path.glob("checkpoints/toy/*.pt"))
+
+
+def test_resumed_optimisers_count_on_the_host(tmp_path: Path) -> None:
+    """A counter on a GPU would be waited for once for each parameter and step."""
+    first, again = Toy(), Toy()
+    for stage in (first, again):
+        stage.phases[0].optimizer = torch.optim.Adam(stage.net.parameters())
+    run(first, tmp_path, 2)
+    watch = Watch(again, None, tmp_path, most=0, seed=0, num_slots=1, trace=None, on_first=lambda action: None)
+    elsewhere: Any = SimpleNamespace(device=torch.device("meta"))
+    restore(again, None, watch, checkpoint.newest(tmp_path / "checkpoints/toy"), elsewhere)
+    states = again.phases[0].optimizer.state.values()
+    assert [state["step"].item() for state in states] == [2.0] * len(list(again.net.parameters()))
+    assert torch.equal(weights(again), weights(first))
+
+
+def test_a_checkpoint_is_judged_by_one_read() -> None:
+    state = {"modules": {"net": nn.Sequential(*(nn.Linear(2, 2, device="meta") for _ in range(9))).state_dict()}}
+    with Waits() as waits:
+        check_finite(state, ("modules",), 5)
+    assert [place[1] for place in waits.found] == ["check_finite"]
 
 
 def test_so_many_bad_steps_in_a_row_stop_the_run_even_across_a_restart(tmp_path: Path) -> None:
