@@ -125,7 +125,7 @@ def imagined_cuda() -> Iterator[FakeTensorMode]:
     """Inside, tensors have a device, `cuda` among them, and no values; our operators take the GPU's backend."""
     operators = _operators()
     with (
-        patch.object(build, "resolve", lambda impl, device: "cuda" if device.type == "cuda" else "ref"),
+        patch.object(build, "resolve", lambda impl, device, operator="": "cuda" if device.type == "cuda" else "ref"),
         patch.object(build, "kernel", lambda backend, name: getattr(operators, name)),
         patch.object(Tensor, "pin_memory", lambda x: x),  # it has no imagined form
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
