@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
+from eg3d.integrity import replace_file
 from rich.console import Console
 from rich.table import Table
 
@@ -68,9 +69,7 @@ def limit_seconds(name: str, measured: Measured, machine: Machine) -> float:
 def write_json(values: Values, path: Path) -> None:
     """Indented JSON, written beside and moved over."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(values, indent=1) + "\n")
 
 
 def table(parts: dict[str, Values], machine: Values) -> Table:

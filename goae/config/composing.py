@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eg3d.integrity import replace_file
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -151,10 +152,7 @@ def compare_run(config: RunConfig) -> dict[str, tuple[Any, Any]]:
 def store_config(config: RunConfig) -> None:
     """Write the configuration into its run folder, which is made if it is missing."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    path = config.run_dir / "config.yaml"
-    partial = path.with_suffix(".partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(config)))), encoding="utf-8")
-    partial.replace(path)
+    replace_file(config.run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(config)))))
 
 
 def has_trained(run_dir: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from eg3d.foreign import read_tensors
-from eg3d.integrity import append_checksum
+from eg3d.integrity import append_checksum, replacing
 from torch import Tensor
 
 from goae.models.goae import GOAE
@@ -80,11 +80,10 @@ def load_edit(edit: EditConfig, goae: GOAE, glasses: str = "") -> Tensor:
 def save_direction(normal: Tensor, step: float, path: Path, *, num_ws: int) -> None:
     """Write a direction (w_dim,) as the released files are: a NumPy array (1, num_ws, w_dim), the step its norm."""
     direction = (step * normal).float().cpu().expand(1, num_ws, -1)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, direction.contiguous().numpy(), allow_pickle=False)
-    append_checksum(partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        with partial.open("wb") as file:
+            np.save(file, direction.contiguous().numpy(), allow_pickle=False)
+        append_checksum(partial)
 
 
 def _read(path: Path) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eg3d.integrity import replace_file
 from eg3d.limits import read_json
 
 
@@ -34,7 +35,7 @@ def update_section(path: Path, section: str, values: Mapping[str, Any]) -> None:
         inner |= values
         for name in [name for name, value in values.items() if value is None]:
             del inner[name]
-        _replace(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        replace_file(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_records(path: Path) -> dict[str, Any]:
@@ -59,9 +60,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from eg3d.integrity import replace_file
 from eg3d.limits import read_json
 from torch import Tensor, nn
 
@@ -103,8 +104,8 @@ class Results:
             writer = csv.DictWriter(text, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows[key] for key in keys)
-            _replace(self.folder / f"{self.name}.features", b"".join(found[key].tobytes() for key in keys))
-            _replace(self.csv_path, text.getvalue().encode())
+            replace_file(self.folder / f"{self.name}.features", b"".join(found[key].tobytes() for key in keys))
+            replace_file(self.csv_path, text.getvalue().encode())
             for path in parts:
                 path.unlink()
         return complete
@@ -131,7 +132,7 @@ class Results:
             self.check(settings, defaults=defaults)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._settings_path, (json.dumps(settings, indent=1) + "\n").encode())
+        replace_file(self._settings_path, (json.dumps(settings, indent=1) + "\n").encode())
 
     def check(
         self,
@@ -244,9 +245,3 @@ def _read_features(path: Path, width: int) -> np.ndarray:
         return np.zeros((0, length), "<f4")
     content = np.frombuffer(path.read_bytes()[: path.stat().st_size // (4 * length) * 4 * length], "<f4")
     return content.reshape(-1, length)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -170,14 +170,18 @@ def clear(folder: Path) -> None:
 
 
 def find_images(path: Path) -> list[Picture]:
-    """One image, or all images of a folder or zip and its subfolders, by name."""
+    """List one image, or all images of a folder or zip and its subfolders, by name; without pictures of heads.
+
+    Raises: FileNotFoundError if there is neither.
+    """
     if path.is_file() and not zipfile.is_zipfile(path):
         return [Picture(FolderSource(path.parent), path.name)]
     if path.exists():
         source = open_source(path)
         names, notes = list_images(source)
         warn_of_left_out(source.path, tuple(notes))
-        return [Picture(source, name) for name in names]
+        made = {PurePosixPath(name).parent for name in source.names() if PurePosixPath(name).name == MADE_FROM}
+        return [Picture(source, name) for name in names if PurePosixPath(name).parent not in made]
     raise FileNotFoundError(
         f"input={path} is neither an image nor a folder or zip that holds {', '.join(IMAGE_SUFFIXES)} files; give one "
         "of them"

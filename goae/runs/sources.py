@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from eg3d.integrity import replace_file
 from eg3d.limits import read_json
 
 from goae.training import checkpoint
@@ -27,6 +28,4 @@ def claim_sources(run_dir: Path, stage: str, hashes: Mapping[str, str]) -> None:
                 f"another name with run=NAME"
             )
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dict(hashes), indent=1) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(dict(hashes), indent=1) + "\n")

@@ -351,10 +351,25 @@ def restore(
     """Load `path` into the stage; returns (step, best metric so far), (0, inf) without a checkpoint.
 
     Learning rates are those of the configuration, which may have changed since.
+
+    Raises: ValueError if it is no checkpoint of this stage.
     """
     if path is None:
         return 0, float("inf")
     state = checkpoint.load(path, torch.device("cpu"))  # optimisers count on the host; the rest is copied in place
+    try:
+        take_state(stage, average, watch, state)
+        return state["step"], state["best"]
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} is no checkpoint of this stage ({type(error).__name__}: {why}). Delete it to go on from the one "
+            "before it, or choose another run=NAME"
+        ) from error
+
+
+def take_state(stage: Stage, average: WeightAverage | None, watch: Watch, state: dict[str, Any]) -> None:
+    """Put what `gather_state` gave in place."""
     for name, module in stage.modules.items():
         module.load_state_dict(state["modules"][name])
     for optimizer, saved in zip(optimizers(stage), state["optimizers"], strict=True):
@@ -366,7 +381,6 @@ def restore(
         average.module.load_state_dict(state["average"])
     stage.load_slot_state(state["slots"])
     watch.load_state_dict(state.get("nonfinite", {}))
-    return state["step"], state["best"]
 
 
 def on_host(value: Any) -> Any:

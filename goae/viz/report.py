@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eg3d.integrity import replace_file
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
@@ -46,6 +48,4 @@ def write_report(path: Path, title: str, intro: str, sections: Sequence[Section]
         f"<style>{STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>{parts}</html>"
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(page)
-    partial.replace(path)
+    replace_file(path, page)

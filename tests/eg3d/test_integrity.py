@@ -11,6 +11,7 @@ from eg3d.integrity import (
     SUMS,
     append_checksum,
     load_tensors,
+    replace_file,
     save_object,
     save_tensors,
     verify,
@@ -95,3 +96,11 @@ def test_files_without_a_checksum_load_and_those_listed_beside_are_compared(tmp_
         load_tensors(path)
     save_tensors(TENSORS, path)  # carries its own, which counts
     assert verify(path)
+
+
+def test_what_cannot_be_written_is_named_as_what_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "taken.txt").mkdir()
+    for path in (tmp_path / "none" / "a.txt", tmp_path / "taken.txt"):
+        with pytest.raises(OSError) as caught:
+            replace_file(path, "text")
+        assert caught.value.filename == str(path) and ".partial" not in str(caught.value)

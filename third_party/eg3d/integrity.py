@@ -13,7 +13,8 @@ has instructions for SHA-256. CRC-32 takes 0.25 s and would notice damage, too; 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,29 @@ _CHUNK, _TAIL, _LONGEST_HEADER = 1 << 20, 128, 100_000_000
 _REMEDY = "Copy it again from where it came, or write it again."
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write to, which takes its place when all is written.
+
+    Raises: OSError naming `path`, whichever of the two could not be written.
+    """
+    partial = _partial(path)
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def replace_file(path: Path, content: str | bytes) -> Path:
+    """Write a whole file in the place of what was there; returns `path`. Raises: as `replacing`."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
 def save_tensors(
     tensors: Mapping[str, Tensor],
     path: str | Path,
@@ -48,22 +72,21 @@ def save_tensors(
     partial, other = _partial(path), path.with_suffix(".json")
     if beside is not None:
         mark += f" json:{hashlib.sha256(beside.encode()).hexdigest()}"
-    save_file(dict(tensors), partial, metadata={**(metadata or {}), _KEY: mark})
-    _seal(partial)
-    stale = beside is not None and not (other.is_file() and other.read_bytes() == beside.encode())
-    if stale:
-        _partial(other).write_bytes((beside or "").encode())
-    partial.replace(path)
+    with replacing(path):
+        save_file(dict(tensors), partial, metadata={**(metadata or {}), _KEY: mark})
+        _seal(partial)
+        stale = beside is not None and not (other.is_file() and other.read_bytes() == beside.encode())
+        if stale:
+            _partial(other).write_bytes((beside or "").encode())
     if stale:
         _partial(other).replace(other)
 
 
 def save_object(content: object, path: str | Path) -> None:
     """Write what `torch.save` takes, with its checksum, replaced as a whole."""
-    partial = _partial(Path(path))
-    torch.save(content, partial)
-    append_checksum(partial)
-    partial.replace(path)
+    with replacing(Path(path)) as partial:
+        torch.save(content, partial)
+        append_checksum(partial)
 
 
 def append_checksum(path: Path) -> None:
@@ -77,9 +100,7 @@ def write_sums(folder: Path) -> Path:
     """List the weights of a folder and the .json beside each of them in its `SHA256SUMS`."""
     weights = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".npy")]
     files = sorted({*weights, *(path.with_suffix(".json") for path in weights)})
-    partial = _partial(folder / SUMS)
-    partial.write_text("".join(f"{_hash(path)}  {path.name}\n" for path in files if path.is_file()))
-    return partial.replace(folder / SUMS)
+    return replace_file(folder / SUMS, "".join(f"{_hash(path)}  {path.name}\n" for path in files if path.is_file()))
 
 
 def verify(path: str | Path, *, remedy: str = _REMEDY) -> bool:

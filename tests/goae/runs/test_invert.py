@@ -193,3 +193,11 @@ def test_a_picture_opens_as_a_photo(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.png in .* cannot be read"):
         picture.open()
     assert "cannot be read" in find_faults(picture.source, ["a.png"], photo_fault)[0]
+
+
+def test_heads_among_the_photos_are_no_photos(run: Run, tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    run(tmp_path, tmp_path)
+    before = contents(tmp_path)
+    run(tmp_path, tmp_path)
+    assert contents(tmp_path) == before == heads("a") | {"a.png"}

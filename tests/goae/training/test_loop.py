@@ -411,3 +411,11 @@ def test_draws_depend_on_every_number_and_on_the_purpose() -> None:
     values = {torch.rand(1, generator=d.generator(p)).item() for d in draws for p in ("a", "b")}
     assert len(values) == 8
     assert Draw(5, 6, 7).number("x") == Draw(5, 6, 7).number("x")
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, 2)
+    for state in ({"step": 2}, {"step": 2, "modules": {"net": {}}}):
+        checkpoint.save(state, tmp_path / "checkpoints/toy", 2)
+        with pytest.raises(ValueError, match=r"step-000000002\.pt is no checkpoint of this stage .* Delete it"):
+            run(Toy(), tmp_path, 4)

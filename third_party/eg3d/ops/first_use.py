@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from eg3d.integrity import replace_file
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -194,9 +194,7 @@ def _note(path: Path, who: str, operator: str, verdict: str | None) -> None:
     content = _read(path)
     row = {name: found for name, found in content.get(who, {}).items() if name != operator}
     content[who] = row if verdict is None else row | {operator: verdict}
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(partial, path)
+        replace_file(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         log.warning("%s cannot be written, so that kernels are compared again next time: %s", path, error)
