@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,11 +107,28 @@ def register(*schemas: type) -> None:
 
 
 def to_object(composed: DictConfig, schema: type[C]) -> C:
-    """Return the dataclasses of a composed configuration, checked, their paths as they lead from here."""
+    """Return the dataclasses of a composed configuration, checked, their paths as they lead from here.
+
+    Raises: ValueError for a key that was added to it.
+    """
+    unknown = list(_unknown(composed))
+    if unknown:
+        raise ValueError(f"there is no key {', '.join(unknown)}; + and ++ add none. --cfg job prints all keys")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema)
     settle(config)
     return config
+
+
+def _unknown(composed: DictConfig, prefix: str = "") -> Iterator[str]:
+    """List the dotted keys that no dataclass declares."""
+    kind = OmegaConf.get_type(composed)
+    declared = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
+    for key in map(str, composed):
+        if declared is not None and key not in declared:
+            yield prefix + key
+        elif not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
+            yield from _unknown(composed[key], f"{prefix}{key}.")
 
 
 def to_plain(config: RunConfig) -> dict[str, Any]:

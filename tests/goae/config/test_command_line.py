@@ -197,3 +197,9 @@ def test_shipped_files_are_those_of_the_package_unless_the_folder_has_its_own(
     own.parent.mkdir(parents=True)
     own.touch()
     assert composed_as(FiguresConfig, name="figures").generator_path == file
+
+
+@pytest.mark.parametrize("argument", ["+unknown=3", "++paths.unknown=3"])
+def test_no_key_is_added(argument: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no key (\w+\.)?unknown"):
+        composed_as(TrainConfig, "experiment=tiny", argument)
