@@ -1,4 +1,4 @@
-"""How scripts end: what a user can mend is one paragraph with exit code 1, Ctrl-C one line with exit code 130."""
+"""End scripts: what a user can mend is one paragraph with exit code 1, Ctrl-C one line with exit code 130."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a GPU can be asked in a few minutes: do the kernels build and compute, how fast does the method train.
+"""Check a GPU in a few minutes: whether the kernels build and compute, and how fast the method trains.
 
 Each section runs in processes of its own and is written when it is there, so that one that fails, hangs or runs out of
 time costs nothing of the others.

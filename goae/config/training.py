@@ -87,7 +87,7 @@ class CanonicalConfig:
 
 @dataclass(kw_only=True)
 class Operators:
-    """How the networks of a job are computed; see docs/performance.md.
+    """Choose how the networks of a job are computed; see docs/performance.md.
 
     What changes is rounding, except for renderer=half.
     """

@@ -37,7 +37,7 @@ SHOWN = 5  # faults that are told
 
 
 class Header(NamedTuple):
-    """What a file says about its image before pixels are decoded."""
+    """Hold what a file says about its image before pixels are decoded."""
 
     width: int
     height: int
@@ -246,7 +246,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would decode the pixels
-    except Exception:
+    except Exception:  # damaged EXIF raises nearly anything
         return 1
     return found if found in range(2, 9) else 1
 

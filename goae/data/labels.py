@@ -174,7 +174,7 @@ def _missing(names: Sequence[str], labels: Labels, where: str) -> str:
 
 
 def _describe(content: Any) -> str:
-    """What stands in place of the list of labels."""
+    """Tell what stands in place of the list of labels."""
     if not isinstance(content, dict):
         return f"it holds {_short(content)}"
     if "labels" not in content:
@@ -185,7 +185,7 @@ def _describe(content: Any) -> str:
 
 
 def _hint(label: Any) -> str:
-    """What to do about numbers of another form."""
+    """Say what to do about numbers of another form."""
     if not isinstance(label, list):
         return ""
     if any(isinstance(x, list) for x in label):

@@ -1,4 +1,4 @@
-"""Where a data set's files lie: a folder, or a zip that every process opens for itself; which are images."""
+"""Read a data set's files from a folder, or a zip that every process opens for itself; tell which are images."""
 
 import logging
 import os

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +12,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from goae.training import checkpoint
-from goae.training.loop import FitConfig, fit, restore, split_slots
+from goae.training.loop import FitConfig, fit, split_slots
 from goae.training.nonfinite import Failure, NonFiniteLossError, Watch, check_finite, read_failure
 from goae.training.optim import OptimizerConfig, build_optimizer
 from goae.training.phases import Batch, Draw, Phase
+from goae.training.resume import restore
 from goae.training.tracking import LoggingConfig, Tracker, read_metrics
 
 
@@ -277,15 +277,17 @@ def test_a_step_is_judged_when_the_next_is_asked_for_or_its_results_are_used(
     assert not list(tmp_path.glob("checkpoints/toy/*.pt"))
 
 
-def test_resumed_optimisers_count_on_the_host(tmp_path: Path) -> None:
+def test_resumed_optimisers_count_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter on a GPU would be waited for once for each parameter and step."""
     first, again = Toy(), Toy()
     for stage in (first, again):
         stage.phases[0].optimizer = torch.optim.Adam(stage.net.parameters())
     run(first, tmp_path, 2)
     watch = Watch(again, None, tmp_path, most=0, seed=0, num_slots=1, trace=None, on_first=lambda action: None)
-    elsewhere: Any = SimpleNamespace(device=torch.device("meta"))
-    restore(again, None, watch, checkpoint.newest(tmp_path / "checkpoints/toy"), elsewhere)
+    devices, load = [], checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda path, device: devices.append(device) or load(path, device))
+    restore(again, None, watch, checkpoint.newest(tmp_path / "checkpoints/toy"))
+    assert devices == [torch.device("cpu")]
     states = again.phases[0].optimizer.state.values()
     assert [state["step"].item() for state in states] == [2.0] * len(list(again.net.parameters()))
     assert torch.equal(weights(again), weights(first))
