@@ -219,7 +219,7 @@ EXCUSED = {  # file: function -> why it may
     "goae/extractors/face_resnet.py: align": "the geometry is found on the host, since it decides a size",
     "goae/training/camera_stage.py: uniform_labels": DRAWN,
     "goae/training/camera_stage.py: __call__": "validation's four numbers",
-    "goae/training/loop.py: on_host": "for a checkpoint",
+    "goae/training/resume.py: on_host": "for a checkpoint",
     "goae/training/loop.py: move": "the batch, from pinned memory",
     "goae/training/nonfinite.py: read": "a step's numbers, after the next step was asked for",
     "goae/training/nonfinite.py: check_finite": "once a device, for a checkpoint",
