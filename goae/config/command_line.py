@@ -54,11 +54,17 @@ def explain(error: Exception, schema: type) -> str:
     if argument is not None:
         if "=" not in argument:
             return f"{argument!r} is no KEY=VALUE; for example input=photo.png"
+        if (given := ARGUMENT.fullmatch(argument)) and _declared(schema, given[2])[0] is None:
+            return _no_key(given[2], schema)
         return f"{argument!r} cannot be read ({told}); put the value into quotes of its own: KEY=\"'VALUE'\""
     if missing := re.search(r"Could not override '([^']+)'.*not in", told):
-        near = difflib.get_close_matches(missing[1], list(_keys(schema)), 1)
-        return f"there is no key {missing[1]}; {f'did you mean {near[0]}? ' if near else ''}--cfg job prints all keys"
+        return _no_key(missing[1], schema)
     return re.sub(r"^Error merging override (.*?) (Value|field)", r"\1 does not fit: \2", told)
+
+
+def _no_key(key: str, schema: type) -> str:
+    near = difflib.get_close_matches(key, list(_keys(schema)), 1)
+    return f"there is no key {key}; {f'did you mean {near[0]}? ' if near else ''}--cfg job prints all keys"
 
 
 def _quoted_argument(argument: str, schema: type) -> str:

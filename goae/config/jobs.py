@@ -113,6 +113,11 @@ class InvertConfig(Operators):
             raise ValueError(
                 "give either run=NAME of a trained run, or all of generator_path=, encoder_path= and refiner_path="
             )
+        labels = [edit.label for edit in self.edits]
+        if len({label.casefold() for label in labels}) < len(labels):
+            raise ValueError(
+                f"edits has the labels {labels}, and a picture edit-LABEL.png for each; give each one once"
+            )
         check_device(self.device)
 
 

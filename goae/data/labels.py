@@ -20,7 +20,7 @@ from eg3d.cameras import LABEL_LENGTH, LabelError, check_label
 from eg3d.limits import read_json
 from torch import Tensor
 
-from goae.data.sources import LONGEST_NAME, Source, list_images, note, open_source, warn_of_left_out
+from goae.data.sources import LONGEST_NAME, Source, is_hidden, list_images, note, open_source, warn_of_left_out
 
 FILE = "dataset.json"
 FORMAT = f"{LABEL_LENGTH} numbers: cam2world 4x4 by rows, then intrinsics 3x3"
@@ -95,13 +95,14 @@ def read_cameras(camera: str, names: Sequence[str]) -> list[Tensor]:
     if not os.path.exists(camera):  # unlike Path's, False for 25 long numbers, which no file name may have
         return [parse_numbers(camera)] * len(names)
     is_file = os.path.isfile(camera) and not zipfile.is_zipfile(camera)
-    labels = read_labels(Path(camera) if is_file else _read_file(open_source(camera)), camera)
-    keys = find_keys(labels, names, camera, loose=True)
+    where = camera if is_file else f"{FILE} in {camera}"
+    labels = read_labels(Path(camera) if is_file else _read_file(open_source(camera)), where)
+    keys = find_keys(labels, names, where, loose=True)
     found = {name: labels[keys[name]] if name in keys else None for name in names}
     if missing := [name for name, label in found.items() if label is None]:
-        raise ValueError(_missing(missing, labels, camera))
-    rows = {name: check_numbers(label, f"the label of {name} in {camera}") for name, label in found.items()}
-    by_name = dict(zip(rows, camera_table(rows, camera, None), strict=True))
+        raise ValueError(_missing(missing, labels, where))
+    rows = {name: check_numbers(label, f"the label of {name} in {where}") for name, label in found.items()}
+    by_name = dict(zip(rows, camera_table(rows, where, None), strict=True))
     return [by_name[name] for name in names]
 
 
@@ -155,8 +156,9 @@ def _read_file(source: Source) -> bytes:
     try:
         return source.read(FILE)
     except KeyError:
-        inner = [name for name in source.names() if name.endswith("/" + FILE)]
-        hint = f" (there is {inner[0]}; give its folder)" if inner else ""
+        inner = [name for name in source.names() if name.endswith("/" + FILE) and not is_hidden(name)]
+        way = "give its folder" if source.path.is_dir() else "zip the files in its folder, without the folder"
+        hint = f" (there is {inner[0]}; {way})" if inner else ""
         raise FileNotFoundError(
             f"there is no {FILE} in {source.path}: expected one at the root, with the camera labels{hint}; run EG3D's "
             "preprocessing, or point the path at the folder that holds it"

@@ -133,10 +133,10 @@ def list_images(source: Source) -> tuple[list[str], list[str]]:
     Returns: their names, sorted; and a note on each kind of files that were left out, for `warn_of_left_out`.
     Raises: FileNotFoundError if there is none.
     """
-    shown = [name for name in source.names() if not _is_hidden(name)]
+    shown = [name for name in source.names() if not is_hidden(name)]
     images = [name for name in shown if _suffix(name) in IMAGE_SUFFIXES]
     others = [name for name in shown if _suffix(name) in OTHER_SUFFIXES]
-    links = [name for name in source.links() if not _is_hidden(name)]
+    links = [name for name in source.links() if not is_hidden(name)]
     notes = [note("files of other formats than " + ", ".join(IMAGE_SUFFIXES), others)] if others else []
     notes += [note("links to folders or to nothing", links)] if links else []
     if not images:
@@ -159,7 +159,7 @@ def warn_of_left_out(path: Path, notes: tuple[str, ...]) -> None:
         log.warning("%s: left out were %s", path, "; ".join(notes))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Check for hidden files and folders, and those that macOS puts into zips."""
     return "/." in f"/{name}" or "__MACOSX" in name.split("/")
 
