@@ -20,10 +20,11 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from goae.paths import is_path
+from goae.paths import PACKAGE, is_path
 
 ARGUMENT = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 REFERENCE = re.compile(r"(\\*)\$\{([\w.]*)(:?)")
+GROUPS = PACKAGE.parent / "configs"  # a folder for each group, such as experiment=NAME
 # lines of Hydra's and OmegaConf's messages that help no user
 NOISE = ("object_type=", "reference_type=", "See https://", "Config search path", "provider=")
 
@@ -54,7 +55,8 @@ def explain(error: Exception, schema: type) -> str:
     if argument is not None:
         if "=" not in argument:
             return f"{argument!r} is no KEY=VALUE; for example input=photo.png"
-        if (given := ARGUMENT.fullmatch(argument)) and _declared(schema, given[2])[0] is None:
+        given = ARGUMENT.fullmatch(argument)
+        if given and _declared(schema, given[2])[0] is None and not (GROUPS / given[2]).is_dir():
             return _no_key(given[2], schema)
         return f"{argument!r} cannot be read ({told}); put the value into quotes of its own: KEY=\"'VALUE'\""
     if missing := re.search(r"Could not override '([^']+)'.*not in", told):
