@@ -47,8 +47,11 @@ def load_inverter(
             a generator in hand, its constructor decides.
         impl: of the operators, "auto", "ref", "cpu" or "cuda", see `eg3d.ops.choice`; of a generator in hand, its
             constructor decides.
-    Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned.
+    Raises: FileNotFoundError; ValueError if a file does not fit, listing the tensors concerned, or for a device that
+        is not there.
     """
+    if device is not None:
+        _check_device(device)
     with using(impl):
         if not isinstance(generator, TriPlaneGenerator):
             generator = read_generator(generator, force_fp32=force_fp32)
@@ -88,6 +91,17 @@ def save_encoder(encoder: LatentEncoder, path: str | Path) -> None:
 def save_refiner(afa: AFA, config: GOAEConfig, path: str | Path) -> None:
     """Write feature alignment, with the choices of mixing and editing it was trained with."""
     save_model(afa, path, goae=asdict(config))
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Raises: ValueError if PyTorch cannot use a device of this name."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a PyTorch without CUDA
+        told = str(error).split("\n")[0].rstrip(".")
+        raise ValueError(
+            f"device is {str(device)!r} ({told}); give cpu, or cuda or cuda:N where PyTorch finds GPUs"
+        ) from error
 
 
 def _refiner(path: Path, allow_unexpected: bool) -> tuple[AFA, GOAEConfig]:

@@ -60,6 +60,12 @@ def test_swapped_and_missing_files_are_named(files: Path) -> None:
         load_inverter(**{**paths(files), "refiner": files / "none.pt"})
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(files: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=rf"device is '{device}' \(.*\); give cpu, or cuda"):
+        load_inverter(**paths(files), device=device)
+
+
 @pytest.mark.parametrize("part", ["generator", "encoder", "refiner"])
 def test_a_lost_json_is_named(files: Path, tmp_path: Path, part: str) -> None:
     alone = shutil.copy(files / f"{part}.safetensors", tmp_path)
