@@ -59,7 +59,7 @@ def explain(error: Exception, schema: type) -> str:
         if given and _declared(schema, given[2])[0] is None and not (GROUPS / given[2]).is_dir():
             return _no_key(given[2], schema)
         return f"{argument!r} cannot be read ({told}); put the value into quotes of its own: KEY=\"'VALUE'\""
-    if missing := re.search(r"Could not override '([^']+)'.*not in", told):
+    if missing := re.search(r"Could not override '([^']+)'.*(?:not in|No match in the defaults)", told):
         return _no_key(missing[1], schema)
     return re.sub(r"^Error merging override (.*?) (Value|field)", r"\1 does not fit: \2", told)
 

@@ -152,6 +152,7 @@ def test_a_stored_path_is_the_one_that_was_given(tmp_path: Path) -> None:
         ("invert", "ouput=x", "there is no key ouput; did you mean output?"),
         ("invert", "ouput=José (1)", "there is no key ouput; did you mean output?"),
         ("train", "experiment=José (1)", "'experiment=José .1.' cannot be read"),
+        ("invert", "data=a.zip", "there is no key data; "),  # a group of other scripts
         ("invert", "photo.png", "'photo.png' is no KEY=VALUE; for example input=photo.png"),
         ("invert", "", "'' is no KEY=VALUE"),
         ("train", "seed=first", "seed=first does not fit: Value 'first' of type 'str' could not be converted to Int"),
