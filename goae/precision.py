@@ -1,4 +1,4 @@
-"""How exactly a GPU computes: single precision in full, and with the same algorithms in every run.
+"""Choose how exactly a GPU computes: single precision in full, and with the same algorithms in every run.
 
 TF32 rounds the factors of float32 products to 11 bits on NVIDIA GPUs. PyTorch has it on in cuDNN's convolutions. With
 it, images are off by about 1e-3.

@@ -1,4 +1,4 @@
-"""What every pre-trained extractor shares: no gradient to its parameters, evaluation mode for good."""
+"""Freeze pre-trained extractors: no gradient to its parameters, evaluation mode for good."""
 
 from typing import Self
 

@@ -73,7 +73,7 @@ def load_arrays(data: bytes, what: str = "the pickle") -> dict[str, np.ndarray]:
 
 
 def _table(budget: Budget) -> dict[tuple[str, str], Allowed]:
-    """Everything that such a pickle may name."""
+    """List everything that such a pickle may name."""
 
     def make(arguments: tuple) -> _Array:
         if not arguments or not isinstance(arguments[0], Allowed) or arguments[0].name != "numpy.ndarray":

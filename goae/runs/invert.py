@@ -46,7 +46,7 @@ class Picture(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it lies; of a zip, its name behind that of the zip."""
+        """Tell where it lies; of a zip, its name behind that of the zip."""
         return str(self.source.path.absolute() / self.name)
 
     def digest(self) -> str:
@@ -64,7 +64,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every photo: its camera is read, or estimated by `regressor`."""
+    """Hold what every photo needs: its camera is read, or estimated by `regressor`."""
 
     inverter: Inverter
     labels: Mapping[str, Tensor]

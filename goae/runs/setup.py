@@ -53,7 +53,7 @@ class OnDevice(Protocol):
 
     @property
     def impl(self) -> str:
-        """Of the operators, see `eg3d.ops.choice`."""
+        """Name of the operators' implementation, see `eg3d.ops.choice`."""
 
     @property
     def renderer(self) -> str:

@@ -95,8 +95,17 @@ def stages_to_do(config: TrainConfig) -> list[str]:
 def build_parts(
     config: TrainConfig, todo: Sequence[str], device: torch.device
 ) -> tuple[TriPlaneGenerator, LatentInverter, build.Perception]:
-    """The generator as training renders it, the networks around it as stage 1 starts from them, and frozen ones."""
+    """Build the generator as training renders it, the networks as stage 1 starts from them, and frozen ones.
+
+    Raises: ValueError if the generator's images are not as large as those of the data.
+    """
     generator = build.for_training(config, build.build_generator(config))
+    side = generator.config.image_resolution
+    if config.data.resolution != side:
+        raise ValueError(
+            f"data.resolution is {config.data.resolution}, but the generator renders {side}x{side}: give "
+            f"data.resolution={side} with images of that size, or another generator"
+        )
     networks = build.build_networks(config, generator, device)
     if "encoder" in todo:
         build.load_start(config, networks)

@@ -51,7 +51,7 @@ class Overlap:
     def __init__(self, parameters: Sequence[Tensor], fabric: "Fabric") -> None:
         """Take the parameters of the phase's optimiser."""
         self.parameters, self.fabric = parameters, fabric
-        self.buckets: list[list[int]] = []  # indices of parameters
+        self.buckets: list[dict[int, None]] = []  # indices of parameters, in order
         self.ready: dict[int, None] = {}  # an ordered set
         self.sent: list[tuple[Tensor, list[Tensor], Any]] = []
 
@@ -84,7 +84,7 @@ class Overlap:
     def _arrive(self, index: int) -> None:
         """Note a gradient, and send the buckets whose turn it is and which are complete."""
         self.ready[index] = None
-        while len(self.sent) < len(self.buckets) and self.ready.keys() >= set(self.buckets[len(self.sent)]):
+        while len(self.sent) < len(self.buckets) and self.ready.keys() >= self.buckets[len(self.sent)].keys():
             gradients = [g for i in self.buckets[len(self.sent)] if (g := self.parameters[i].grad) is not None]
             flat = flattened(gradients)
             self.sent.append((flat, gradients, torch.distributed.all_reduce(flat, async_op=True)))
@@ -95,7 +95,7 @@ class Overlap:
         for index in order:
             own = 4 * self.parameters[index].numel()
             if size and size + own > BUCKET:
-                self.buckets.append([])
+                self.buckets.append({})
                 size = 0
-            self.buckets[-1].append(index)
+            self.buckets[-1][index] = None
             size += own

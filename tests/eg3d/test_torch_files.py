@@ -21,7 +21,7 @@ REBUILD = Name("torch._utils", "_rebuild_tensor_v2")
 
 
 def contents() -> dict[str, Any]:
-    """What files of weights and checkpoints hold."""
+    """Give examples of what files of weights and checkpoints hold."""
     base = torch.arange(24.0)
     trained = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     optimizer = torch.optim.Adam(trained.parameters())

@@ -19,7 +19,7 @@ def nobody_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def impls(module: nn.Module) -> set[str]:
-    """What the modules with operators say that they use."""
+    """Collect what the modules with operators say that they use."""
     return {m.impl for m in module.modules() if isinstance(getattr(m, "impl", None), str)}
 
 

@@ -100,7 +100,7 @@ def world(tmp_path: Path, tiny_data: Path, heads: Path, monkeypatch: pytest.Monk
 
 
 def impls(module: nn.Module) -> set[str]:
-    """What the modules with operators say that they use."""
+    """Collect what the modules with operators say that they use."""
     return {m.impl for m in module.modules() if isinstance(getattr(m, "impl", None), str)}
 
 

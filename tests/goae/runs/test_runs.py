@@ -40,7 +40,7 @@ from goae.runs.setup import check_cuda, check_splits, device_of, launch, run_enc
 from goae.runs.setup import trained as trained_file
 from goae.runs.ship_run import ship_run
 from goae.runs.sources import claim_sources
-from goae.runs.train import train
+from goae.runs.train import build_parts, train
 from goae.runs.training_facts import training_of
 from goae.training import checkpoint
 from goae.training.encoder_stage import EncoderStage
@@ -512,6 +512,11 @@ def test_an_unwritable_run_folder_is_named(world: dict[str, str], tmp_path: Path
 def test_a_generator_of_other_sizes_is_refused(world: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not the generator that the configuration describes.*plane_resolution 32"):
         train(tiny(world, f"paths.runs={tmp_path}", "generator=mini", "run=other"))
+
+
+def test_images_of_another_size_than_the_generators_are_refused(world: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"data.resolution is 64, but the generator renders 32x32: give data.reso"):
+        build_parts(tiny(world, "data.resolution=64"), ["encoder"], torch.device("cpu"))
 
 
 def test_statistics_of_another_generator_are_refused(world: dict[str, str], tmp_path: Path) -> None:
